@@ -1,0 +1,1 @@
+"""One module per headline number; run as `python -m benchmarks.NAME --json`."""

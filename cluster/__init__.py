@@ -1,0 +1,1 @@
+"""Capacity: flavors and offers, drivers and providers, the agent beside a Ray cluster."""

@@ -1,0 +1,1 @@
+"""The loop: it observes, decides purely, and acts in one transaction per tick."""

@@ -1,0 +1,171 @@
+"""The present: frozen rows for jobs, attempts, leases, nodes and flavors.
+
+Rows are values. Only ``jobs.state`` makes new ones, by folding events, so folding the journal
+from the beginning always gives the rows of today.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.reasons import Reason
+from jobs.spec import JobSpec
+from jobs.states import ATTEMPT_ENDS, JOB_ENDS, AttemptState, JobState, NodeState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorePoint:
+    """The newest committed checkpoint of a job."""
+
+    step: int  # completed steps that it holds
+    snapshot_us: int  # when the state was taken; work after it is lost with the attempt
+    committed_us: int  # when it became durable
+    manifest: str  # key of the manifest in the job's checkpoint store; "" in a simulation
+    epoch: int  # fencing epoch (= attempt number) that committed it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """A job now. ``sentence`` is what a user is shown beside the reason."""
+
+    id: str
+    spec: JobSpec
+    state: JobState
+    reason: Reason
+    sentence: str
+    submitted_us: int
+    deadline_us: int | None
+    changed_us: int
+    queued_us: int  # since when it waits (last entry into ``queued``)
+    owner: str = ""
+    held: bool = False  # paused by its owner
+    cancel_requested: bool = False
+    attempts: int = 0  # attempts made so far; the last attempt's number and fencing epoch
+    failures: int = 0  # the user's errors, counted against spec.max_failures
+    evictions: int = 0  # the cloud's doing, never counted against max_failures
+    preemptions: int = 0
+    step: int = 0  # completed steps, as last reported (may be beyond the restore point)
+    total_steps: int = 0  # 0 = not known yet
+    work_ms: int = 0  # estimate of the whole useful training time; 0 = not known
+    waited_ms: int = 0  # time in ``queued`` over all stays
+    ended_us: int | None = None
+    attempt_id: str = ""  # the attempt that is live now, "" when none
+    on_safety_net: bool = False  # moved to the surest capacity; it stays there
+    restore_point: RestorePoint | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self.state in JOB_ENDS
+
+    def remaining_ms(self, *, step: int | None = None) -> int:
+        """Useful training time still to be done from ``step`` (default: the restore point).
+
+        Without a known total the whole estimate remains.
+        """
+        if step is None:
+            step = self.restore_point.step if self.restore_point else 0
+        if not self.total_steps:
+            return self.work_ms
+        return self.work_ms * max(0, self.total_steps - step) // self.total_steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """One try at a job on one lease."""
+
+    id: str  # "<job id>/<number>"
+    job_id: str
+    number: int  # 1, 2, ...; also the fencing epoch of its commits
+    state: AttemptState
+    reason: Reason
+    cluster: str
+    flavor: str
+    node_ids: tuple[str, ...]  # rank order
+    gpu_milli: int  # per node
+    lease_id: str
+    created_us: int
+    first_step: int = 0  # where its training began
+    step: int = 0
+    started_us: int | None = None  # worker up
+    training_us: int | None = None  # first step began
+    draining_us: int | None = None
+    drain_deadline_us: int | None = None
+    ended_us: int | None = None
+    exit_code: int | None = None
+    detail: str = ""  # one line for people: the error, the node that died
+    last_snapshot_us: int | None = None  # of its newest commit
+    stall_us: int = 0  # blocking part of its saves
+    saves: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the attempt is over."""
+        return self.state in ATTEMPT_ENDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRow:
+    """The right of one attempt to named nodes, with a token and an end."""
+
+    id: str
+    attempt_id: str
+    node_ids: tuple[str, ...]
+    gpu_milli: int  # held on each node
+    cpus: int  # held on each node
+    token: str
+    granted_us: int
+    released_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRow:
+    """A machine that we pay for. Billing runs from ``booting_us`` to ``gone_us``."""
+
+    id: str
+    cluster: str
+    flavor: str
+    state: NodeState
+    reason: Reason
+    gpu_milli: int
+    cpus: int
+    requested_us: int
+    changed_us: int
+    address: str = ""  # how the cluster names it (Ray node id), "" until it joined
+    booting_us: int | None = None
+    ready_us: int | None = None
+    drain_deadline_us: int | None = None
+    noticed: bool = False  # the CLOUD takes it (an eviction notice came)
+    gone_us: int | None = None
+    idle_since_us: int | None = None  # ready and held by nobody since then
+    cordoned: bool = False  # takes no new attempts
+
+    @property
+    def usable(self) -> bool:
+        """Whether a new attempt may be placed on it."""
+        return self.state is NodeState.READY and not self.cordoned and not self.noticed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlavorRow:
+    """What is known now about a kind of capacity."""
+
+    name: str
+    usd_nanos_per_hour: int  # per node, with windows applied
+    list_usd_nanos_per_hour: int  # on-demand price of the same node at the same hour
+    price_source: str
+    priced_us: int
+    limit: int  # nodes that can be up now, as far as is known
+    backoff_until_us: int = 0  # after a failed launch
+    launch_failures: int = 0  # in a row
+    evictions: int = 0
+    exposure_ms: int = 0  # node-time under hazard, for the hazard estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetRow:
+    """A team's (or job's) money: what is reserved for live attempts and what is spent."""
+
+    owner: str
+    reserved_usd_nanos: int = 0
+    spent_usd_nanos: int = 0

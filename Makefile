@@ -39,7 +39,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES) tests
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 tidy: setup
 	$(BIN)/python -m pytest -q tests/test_tidy.py

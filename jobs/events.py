@@ -221,6 +221,16 @@ class NodeCordoned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionRequested:
+    """An operator wants a real eviction of the node (a game day)."""
+
+    kind: Literal["eviction-requested"] = "eviction-requested"
+    at_us: int
+    node_id: str
+    notice_ms: int  # 0 = without notice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlavorPriced:
     """A flavor's price from ``at_us`` on, windows applied."""
 
@@ -270,6 +280,7 @@ Event = (
     | NodeDraining
     | NodeGone
     | NodeCordoned
+    | EvictionRequested
     | FlavorPriced
     | FlavorLimited
     | LaunchBackedOff

@@ -258,6 +258,10 @@ def _on_node_cordoned(state: State, e: ev.NodeCordoned) -> None:
     state.put_node(replace(state.nodes[e.node_id], cordoned=e.cordoned))
 
 
+def _on_eviction_requested(state: State, e: ev.EvictionRequested) -> None:
+    state.put_node(replace(state.nodes[e.node_id], evict_notice_ms=e.notice_ms))
+
+
 def _moved_node(state: State, node_id: str, to: NodeState, *, at_us: int) -> NodeRow:
     row = state.nodes[node_id]
     check_move(row.state, to, story=repr(row))
@@ -336,6 +340,7 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     ev.NodeDraining: _on_node_draining,
     ev.NodeGone: _on_node_gone,
     ev.NodeCordoned: _on_node_cordoned,
+    ev.EvictionRequested: _on_eviction_requested,
     ev.FlavorPriced: _on_priced,
     ev.FlavorLimited: _on_limited,
     ev.LaunchBackedOff: _on_backed_off,

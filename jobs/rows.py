@@ -139,6 +139,7 @@ class NodeRow:
     gone_us: int | None = None
     idle_since_us: int | None = None  # ready and held by nobody since then
     cordoned: bool = False  # takes no new attempts
+    evict_notice_ms: int | None = None  # a game day was asked for: notice to give, 0 = none
 
     @property
     def usable(self) -> bool:

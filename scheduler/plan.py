@@ -1,0 +1,65 @@
+"""What a cycle decides: a frozen value that the controller enacts. Nothing in it is done yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewNode:
+    """A node to be launched; ``ref`` names it inside this plan only (``new-1`` ...)."""
+
+    ref: str
+    flavor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Start an attempt of the job on these nodes, ids or refs in rank order."""
+
+    job_id: str
+    flavor: str
+    nodes: tuple[str, ...]
+    reason: Reason
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defer:
+    """Leave the job waiting. The sentence must not change unless the facts do."""
+
+    job_id: str
+    reason: Reason
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preempt:
+    """Make a live attempt save and leave within ``grace_ms``."""
+
+    attempt_id: str
+    reason: Reason
+    sentence: str
+    grace_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Terminate an idle node."""
+
+    node_id: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All decisions of a cycle. ``wake_at_us`` None = only a notice can change anything."""
+
+    new_nodes: tuple[NewNode, ...] = ()
+    places: tuple[Place, ...] = ()
+    defers: tuple[Defer, ...] = ()
+    preempts: tuple[Preempt, ...] = ()
+    releases: tuple[Release, ...] = ()
+    wake_at_us: int | None = None

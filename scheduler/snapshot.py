@@ -1,0 +1,56 @@
+"""What a cycle sees: one frozen value, the instant included. ``decide`` reads nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cluster.offers import Offer
+from jobs.rows import AttemptRow, BudgetRow, JobRow, NodeRow
+from scheduler.windows import PriceWindow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveAttempt:
+    """An attempt that holds capacity, with its job."""
+
+    job: JobRow
+    attempt: AttemptRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """A live node and what is free on it."""
+
+    row: NodeRow
+    free_milli: int
+    free_cpus: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """The knobs of a policy; plain data, so that a plan can be replayed."""
+
+    name: str = "lowtide"  # which policy decides; see scheduler.spot_policy.POLICIES
+    margin_percent: int = 5  # error margin on a job's remaining work
+    margin_ms: int = 0  # and a fixed one (reaction time of the loop and the agents)
+    drain_grace_ms: int = 30_000  # grace of a preemption that we ask for
+    cooldown_ms: int = 60_000  # back-off after a failed launch, doubled with each in a row
+    retry_delay_ms: int = 1_000  # pause before a failed script is tried again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The world at ``now_us``.
+
+    ``queued`` is in queue order (entry into the queue, id); held jobs and those with a cancel
+    request are in it too, so that every waiting job leaves the cycle with a reason.
+    """
+
+    now_us: int
+    queued: tuple[JobRow, ...]
+    live: tuple[LiveAttempt, ...]
+    nodes: tuple[NodeView, ...]
+    offers: tuple[Offer, ...]
+    windows: tuple[PriceWindow, ...] = ()
+    budgets: tuple[BudgetRow, ...] = ()
+    settings: PolicySettings = field(default_factory=PolicySettings)

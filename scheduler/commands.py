@@ -1,0 +1,94 @@
+"""What people ask of the controller, and the mailbox that carries it into the next tick."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.inbox import Inbox
+from jobs.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """Accept a job. With ``dry_run`` it is only checked; the answer is the row it would get."""
+
+    spec: JobSpec
+    owner: str = ""
+    idempotency_key: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """End a job; a live attempt is stopped without a save."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Hold a job; a live attempt saves and leaves."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """Let a held job go on."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evict:
+    """A game day: a real eviction of a node with this notice (0 = none)."""
+
+    node_id: str
+    notice_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cordon:
+    """Keep new attempts away from a node, or let them back."""
+
+    node_id: str
+    cordoned: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Barrier:
+    """Nothing but the promise that all that was posted before is committed."""
+
+
+Command = Submit | Cancel | Pause | Resume | Evict | Cordon | Barrier
+
+
+class Mailbox:
+    """Commands on their way to the loop. Safe from any thread."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        """Wake the loop through ``inbox``."""
+        self._inbox = inbox
+        self._waiting: deque[tuple[Command, Future[Any]]] = deque()
+
+    def call(self, command: Command) -> Future[Any]:
+        """Ask for a command.
+
+        Returns:
+            A future that is resolved after the tick that committed it: with the ``JobRow`` or
+            ``NodeRow`` (None for a barrier), or with the ``LowtideError`` that refused it.
+        """
+        future: Future[Any] = Future()
+        self._waiting.append((command, future))
+        self._inbox.wake()
+        return future
+
+    def drain(self) -> list[tuple[Command, Future[Any]]]:
+        """Take all waiting commands in the order in which they came."""
+        taken = []
+        while self._waiting:
+            taken.append(self._waiting.popleft())
+        return taken

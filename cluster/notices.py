@@ -43,6 +43,8 @@ class NodeJoined:
     address: str
     flavor: str = ""
     cluster: str = ""
+    gpu_milli: int = 0  # with ``flavor``: what the unasked node has
+    cpus: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

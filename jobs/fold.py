@@ -194,7 +194,7 @@ def _on_attempt_ended(state: State, e: ev.AttemptEnded) -> None:
     for node_id in row.node_ids:
         _touch_idle(state, node_id, at_us=e.at_us)
     counter = _COUNTERS.get(e.state)
-    if counter:
+    if counter and e.reason is not Reason.LAUNCH_FAILED:  # that is nobody's eviction
         job = state.jobs[row.job_id]
         state.put_job(replace(job, **{counter: getattr(job, counter) + 1}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from jobs import events as ev
@@ -66,18 +67,14 @@ class Recorder:
                 return self._attempt_floor_us(event.attempt_id)
             case ev.AttemptLeased():
                 return max(self.state.jobs[event.job_id].changed_us, self._nodes_us(event.node_ids))
-            case ev.NodeRequested() | ev.FlavorPriced() | ev.FlavorLimited():
+            case ev.FlavorPriced():
+                return self._nodes_us(tuple(self._nodes_of_flavor(event.flavor)))
+            case ev.NodeRequested() | ev.FlavorLimited() | ev.LaunchBackedOff() | ev.JobSubmitted():
                 return 0
-            case ev.LaunchBackedOff() | ev.JobSubmitted():
-                return 0
-            case (
-                ev.NodeBooting()
-                | ev.NodeReady()
-                | ev.NodeDraining()
-                | ev.NodeGone()
-                | ev.NodeCordoned()
-                | ev.EvictionRequested()
-            ):
+            case ev.NodeBooting() | ev.NodeReady():  # billing never begins before its price
+                priced_us = self.state.flavors[self.state.nodes[event.node_id].flavor].priced_us
+                return max(priced_us, self._nodes_us((event.node_id,)))
+            case ev.NodeDraining() | ev.NodeGone() | ev.NodeCordoned() | ev.EvictionRequested():
                 return self._nodes_us((event.node_id,))
             case _:
                 return self.state.jobs[event.job_id].changed_us
@@ -93,6 +90,11 @@ class Recorder:
             self._meter.floor_us(attempt.node_ids),
         )
         return max(at_us for at_us in known if at_us is not None)
+
+    def _nodes_of_flavor(self, flavor: str) -> Iterator[str]:
+        for node_id in self.state.live_nodes:
+            if self.state.nodes[node_id].flavor == flavor:
+                yield node_id
 
     def _nodes_us(self, node_ids: tuple[str, ...]) -> int:
         nodes = (self.state.nodes[node_id] for node_id in node_ids)

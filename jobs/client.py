@@ -1,0 +1,273 @@
+"""The SDK: submit jobs and look after them from Python. The CLI is made from it.
+
+Four lines are enough::
+
+    from jobs import Client, JobSpec
+
+    job = Client().submit(JobSpec(script="train.py", gpus=4, deadline="6h", work="2h"))
+    job.wait()
+    print(job.logs(), job.cost)
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from jobs.archive import Archive, pack
+from jobs.errors import SpecError, UnknownSubjectError
+from jobs.handle import Job
+from jobs.spec import JobSpec, parse_spec
+from jobs.transport import Transport
+
+PATIENCE_S = 5.0
+PAGE = 200
+CHUNK_BYTES = 1 << 18
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes sent, bytes in all)."""
+
+
+class Client:
+    """A connection to a Lowtide server.
+
+    Args:
+        server: its URL; default ``LOWTIDE_SERVER``, else the server that ``lowtide up`` started.
+        token: default ``LOWTIDE_TOKEN``, else the local server's token.
+        patience_s: how long a request is tried again while the server does not answer.
+
+    Every method may raise ``UnreachableError`` (nobody answers), ``AuthError`` (the token is
+    refused) and, where it names something, ``UnknownSubjectError``.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        token: str | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """Remember where to go; nothing is sent yet."""
+        self.transport = Transport(server=server, token=token, patience_s=patience_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; the client may be used again."""
+        self.transport.close()
+
+    # ------------------------------------------------------------------ jobs
+
+    def submit(
+        self,
+        spec: JobSpec | Mapping[str, Any],
+        *,
+        code_dir: str | Path | None = None,
+        idempotency_key: str | None = None,
+        on_upload: Progress | None = None,
+    ) -> Job:
+        """Pack the script's folder, upload it unless the server has it, and queue the job.
+
+        Args:
+            spec: the job; ``script`` is a path on this machine (or, with ``code`` already set,
+                a path inside that archive).
+            code_dir: the folder to pack; default: the script's own.
+            idempotency_key: the same key gives the same job, however often it is sent.
+            on_upload: told about the upload's progress.
+
+        Raises:
+            SpecError: the spec is wrong or the script is missing; nothing was sent.
+            InfeasibleError: no cluster could ever hold it, or the deadline is out of reach.
+        """
+        ready, archive = prepare(spec, code_dir=code_dir)
+        if archive is not None:
+            self.upload(archive, on_upload=on_upload)
+        return self.enqueue(ready, idempotency_key=idempotency_key)
+
+    def check(self, spec: JobSpec | Mapping[str, Any]) -> dict[str, Any]:
+        """Ask what would become of a spec; nothing is stored.
+
+        Raises:
+            SpecError, InfeasibleError: what ``submit`` would raise.
+        """
+        answer: dict[str, Any] = self.transport.json(
+            "POST", "/v1/jobs", params={"dry_run": "true"}, body=_body(_as_spec(spec))
+        )
+        return answer
+
+    def enqueue(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
+        """Queue a spec whose code is uploaded already."""
+        key = idempotency_key or secrets.token_hex(16)  # noqa: TID251 - made on a user's machine
+        answer = self.transport.json(
+            "POST", "/v1/jobs", body=_body(spec), headers={"Idempotency-Key": key}
+        )
+        return Job(self, answer.get("job", answer))
+
+    def upload(self, archive: Archive, *, on_upload: Progress | None = None) -> bool:
+        """Upload an archive; gives False when the server had it already."""
+        path = f"/v1/code/{archive.sha256}"
+        try:
+            self.transport.send("HEAD", path)
+        except UnknownSubjectError:
+            content = _Chunks(archive.data, on_upload or _ignore)
+            size = {"Content-Length": str(archive.size), "Content-Type": "application/gzip"}
+            self.transport.send("PUT", path, content=content, headers=size)
+            return True
+        return False
+
+    def jobs(
+        self, *, state: str | None = None, team: str | None = None, limit: int | None = None
+    ) -> list[Job]:
+        """List jobs, newest first; ``limit`` None gives all of them."""
+        found: list[Job] = []
+        cursor: str | None = None
+        while limit is None or len(found) < limit:
+            wanted = PAGE if limit is None else min(PAGE, limit - len(found))
+            page = self.transport.json(
+                "GET",
+                "/v1/jobs",
+                params={"state": state, "team": team, "cursor": cursor, "limit": wanted},
+            )
+            found += [Job(self, row) for row in page["jobs"]]
+            cursor = page.get("next")
+            if cursor is None:
+                break
+        return found
+
+    def job(self, job_id: str) -> Job:
+        """Find a job by its id."""
+        return Job(self, self.detail(job_id)["job"])
+
+    def detail(self, job_id: str) -> dict[str, Any]:
+        """Give a job with its attempts: ``{"job": ..., "attempts": [...]}``."""
+        return self._object(f"/v1/jobs/{_segment(job_id)}")
+
+    def act(self, job_id: str, verb: str) -> None:
+        """Ask for ``cancel``, ``pause`` or ``resume``.
+
+        Raises:
+            ConflictError: the job is in a state in which that makes no sense.
+        """
+        path = f"/v1/jobs/{_segment(job_id)}/{verb}"
+        self.transport.send("POST", path, repeatable=False)
+
+    def events(self, job_id: str) -> dict[str, Any]:
+        """Give a job's part of the journal."""
+        return self._object(f"/v1/jobs/{_segment(job_id)}/events")
+
+    # ------------------------------------------------------- money and capacity
+
+    def cost(self, job_id: str | None = None) -> dict[str, Any]:
+        """Give one job's statement, or the summary of all jobs, idle time and overhead."""
+        return self._object(f"/v1/jobs/{_segment(job_id)}/cost" if job_id else "/v1/cost")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """List the nodes that are up."""
+        return self._list("/v1/nodes", key="nodes")
+
+    def flavors(self) -> list[dict[str, Any]]:
+        """List the kinds of capacity with their prices of now."""
+        return self._list("/v1/flavors", key="flavors")
+
+    def evict(self, node_id: str, *, notice: str = "30s") -> dict[str, Any]:
+        """Start a game day: a real eviction after ``notice`` ("0s" = none at all)."""
+        path = f"/v1/nodes/{_segment(node_id)}/evict"
+        return self._post(path, {"notice": notice})
+
+    def cordon(self, node_id: str, *, cordoned: bool = True) -> dict[str, Any]:
+        """Let a node take no new attempts, or again."""
+        path = f"/v1/nodes/{_segment(node_id)}/cordon"
+        return self._post(path, {"cordoned": cordoned})
+
+    def audit(self) -> dict[str, Any]:
+        """Let the server check its own books."""
+        return self._object("/v1/audit")
+
+    def health(self) -> dict[str, Any]:
+        """Ask whether the server is well."""
+        return self._object("/v1/health")
+
+    # ------------------------------------------------------------------ inside
+
+    def _object(self, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.transport.json("GET", path)
+        return answer
+
+    def _list(self, path: str, *, key: str) -> list[dict[str, Any]]:
+        answer = self.transport.json("GET", path)
+        rows: list[dict[str, Any]] = answer[key] if isinstance(answer, dict) else answer
+        return rows
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self.transport.json("POST", path, body=body, repeatable=False)
+        return answer
+
+
+class _Chunks:
+    """Bytes in pieces, from the start again for each try, as a retried upload needs."""
+
+    def __init__(self, data: bytes, on_upload: Progress) -> None:
+        self._data = data
+        self._on_upload = on_upload
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._data), CHUNK_BYTES):
+            yield self._data[start : start + CHUNK_BYTES]
+            self._on_upload(min(start + CHUNK_BYTES, len(self._data)), len(self._data))
+
+
+def prepare(
+    spec: JobSpec | Mapping[str, Any], *, code_dir: str | Path | None = None
+) -> tuple[JobSpec, Archive | None]:
+    """Check a spec, pack its code, and give it as the server wants it, with the archive.
+
+    Raises:
+        SpecError: the spec is wrong, the script is missing, or the code cannot be packed.
+    """
+    spec = _as_spec(spec)
+    if spec.code:
+        return spec, None
+    script = Path(os.path.abspath(spec.script))  # noqa: PTH100 - links stay links
+    if not spec.script or not script.is_file():
+        raise SpecError(
+            f"There is no script '{spec.script}'." if spec.script else "No script was named.",
+            remedy=f"Name the path of a training script (looked in '{Path.cwd()}').",
+        )
+    folder = Path(os.path.abspath(code_dir or script.parent))  # noqa: PTH100
+    if not script.is_relative_to(folder):
+        raise SpecError(
+            f"The script '{spec.script}' is not inside the code folder '{folder}'.",
+            remedy="Name a --code-dir (code_dir= in Python) that holds the script.",
+        )
+    archive = pack(folder)
+    inside = script.relative_to(folder).as_posix()
+    return spec.model_copy(update={"script": inside, "code": archive.sha256}), archive
+
+
+def _as_spec(spec: JobSpec | Mapping[str, Any]) -> JobSpec:
+    return spec if isinstance(spec, JobSpec) else parse_spec(spec)
+
+
+def _body(spec: JobSpec) -> dict[str, Any]:
+    """Only what the user set, so that an older server is not asked about newer fields."""
+    return {"version": spec.version, **spec.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _segment(name: str) -> str:
+    """Refuse what cannot be an id before it becomes a part of an address."""
+    if not name or not all(letter.isalnum() or letter in "-_." for letter in name):
+        raise UnknownSubjectError(
+            f"'{name}' is not an id.", remedy="Look it up with `lowtide ls` or `lowtide nodes`."
+        )
+    return name
+
+
+def _ignore(_sent: int, _total: int) -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,285 @@
+"""The step loop of a session that saves: restore, train, save, drain, finish.
+
+All ranks of a gang take the same turns: whatever one of them decides alone (a save is due, somebody
+was asked to drain, a commit went through) is agreed upon at the step boundary before it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from checkpointing.archive import Archive
+from checkpointing.cadence import fits_budget
+from checkpointing.clock import monotonic_us, now_us
+from checkpointing.control import (
+    DRAINED_EXIT_CODE,
+    Committed,
+    Drained,
+    Finished,
+    Restored,
+    Restoring,
+    SaveFailed,
+    Saving,
+    Step,
+    Training,
+)
+from checkpointing.control_client import Control
+from checkpointing.drain import DrainWatch
+from checkpointing.errors import CheckpointError, FencedOut
+from checkpointing.gang import Gang
+from checkpointing.publish import Published
+from checkpointing.restore import RestorePoint
+from checkpointing.resume import resume
+from checkpointing.saver import Saver, SaveReport
+from checkpointing.state_tree import flatten
+from checkpointing.subjects import Subjects
+
+PROGRESS_EVERY_US: Final = 200_000
+_FLUSH_S: Final = 2.0
+_CLOSE_S: Final = 30.0
+_FOREVER_US: Final = 2**62
+_US: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Agreed:
+    """What all ranks know at a step boundary."""
+
+    save: bool
+    budget_us: int | None
+    committed: int
+    fenced: bool
+
+
+class Engine:
+    """Runs one session's steps. `archive` and `saver` are None where nothing is to be saved."""
+
+    def __init__(
+        self,
+        subjects: Subjects,
+        *,
+        gang: Gang,
+        control: Control,
+        archive: Archive | None,
+        saver: Saver | None,
+    ) -> None:
+        """Nothing happens before `start`."""
+        self.saver = saver
+        self._subjects = subjects
+        self._gang = gang
+        self._control = control
+        self._archive = archive
+        self._watch = DrainWatch(control)
+        self._restored: RestorePoint | None = None
+        self._first = 0
+        self._interval_ms: int | None = None
+        self._failed: CheckpointError | None = None
+        self._committed = -1
+        self._pending: tuple[int, frozenset[str]] | None = None
+        self._fenced: CheckpointError | None = None
+        self._told_us = 0
+
+    @property
+    def restored_step(self) -> int:
+        """Steps that the restore point had completed; 0 for a fresh start."""
+        return self._first
+
+    def start(self) -> None:
+        """Claim the job, restore the newest commit that verifies on every rank."""
+        flatten(self._subjects.capture(rank=self._gang.rank))  # refuse now, not at the first save
+        if self._archive is None:
+            return
+        started_us = monotonic_us()
+        found = resume(self._archive, gang=self._gang, tell=self._restoring)
+        if found.point is not None:
+            self._take_up(found.point)
+        self._control.send(
+            Restored(
+                step=self.restored_step,
+                at_us=now_us(),
+                bytes=0 if found.point is None else found.point.length,
+                restore_us=monotonic_us() - started_us,
+                skipped=found.skipped,
+            )
+        )
+
+    def steps(self, total: int) -> Iterator[int]:
+        """Yield the steps that remain, saving at their boundaries; end by draining or finishing."""
+        first = self.restored_step
+        self._begin()
+        self._control.send(Training(step=first, total_steps=total, at_us=now_us()))
+        for step in range(first, total):
+            yield step
+            self._boundary(step + 1, total)
+        self._finish(max(first, total))
+
+    def close(self) -> None:
+        """Let an upload in flight end, and hang up."""
+        if self.saver is not None and self.saver.busy:
+            self._note(self.saver.collect(timeout_s=_CLOSE_S))
+        self._watch.close()
+        self._control.close(flush_s=_FLUSH_S)
+
+    def _begin(self) -> None:
+        """Set what must be exact when the first step draws its first random number."""
+        if self._restored is not None:
+            self._subjects.apply_rng(self._restored)
+            self._restored = None  # its tensors are in use no more
+        if self.saver is not None:
+            self.saver.restart_clock()
+
+    def _take_up(self, point: RestorePoint) -> None:
+        self._subjects.apply(point)
+        self._restored = point
+        self._first = self._committed = point.record.step
+        if self.saver is not None:
+            self.saver.adopt(point)
+
+    def _restoring(self, step: int) -> None:
+        self._control.send(Restoring(step=step, at_us=now_us()))
+
+    # ------------------------------------------------------------------ step boundary
+
+    def _boundary(self, completed: int, total: int) -> None:
+        """Between two steps: tell, agree, and save or leave if that was agreed."""
+        self._tell_progress(completed, total)
+        agreed = self._agree(last=completed == total)
+        if agreed.fenced:
+            raise self._fenced or _gang_fenced()
+        self._settle(agreed.committed)
+        if agreed.budget_us is not None and completed < total:
+            self._drain(completed, agreed.budget_us)
+        if agreed.save:
+            self._save(completed)
+
+    def _agree(self, *, last: bool) -> _Agreed:
+        if self.saver is not None:
+            self._follow_worker(self.saver)
+            self._note(self.saver.collect())
+        due = not last and self._gang.rank == 0 and self.saver is not None and self.saver.is_due()
+        budget_us = self._watch.budget_us()
+        save, hurry, committed, out = self._gang.agree(
+            [
+                int(due),
+                0 if budget_us is None else _FOREVER_US - budget_us,  # the shortest one wins
+                self._committed + 1 if self._gang.rank == 0 else 0,
+                int(self._fenced is not None),
+            ]
+        )
+        budget = _FOREVER_US - hurry if hurry else None
+        return _Agreed(bool(save), budget, committed - 1, bool(out))
+
+    def _follow_worker(self, saver: Saver) -> None:
+        wanted_ms = self._control.interval_ms
+        if wanted_ms is not None and wanted_ms != self._interval_ms:
+            self._interval_ms = wanted_ms
+            saver.set_interval(wanted_ms * 1000)
+
+    def _settle(self, committed: int) -> None:
+        """As a rank other than 0: learn that our part of `committed` counts."""
+        if self._gang.rank and self.saver is not None and self._pending is not None:
+            step, chunks = self._pending
+            if step == committed:
+                self._committed = committed
+                self.saver.know(chunks)
+                self._pending = None
+
+    def _tell_progress(self, completed: int, total: int) -> None:
+        at_us = monotonic_us()
+        if at_us - self._told_us >= PROGRESS_EVERY_US or completed == total:
+            self._told_us = at_us
+            self._control.send(Step(step=completed, total_steps=total, at_us=now_us()))
+
+    # ------------------------------------------------------------------ save
+
+    def _save(self, step: int) -> None:
+        assert self.saver is not None, "agreed on a save without a store"
+        if self._gang.rank == 0:
+            self._control.send(Saving(step=step, at_us=now_us()))
+        state = self._subjects.capture(rank=self._gang.rank)
+        self._note(self.saver.save(state, step=step))
+
+    def _note(self, report: SaveReport | None) -> None:
+        """Take in how a save ended, and tell."""
+        if report is None:
+            return
+        if report.published is None:
+            self._note_failure(report)
+        elif self._gang.rank:
+            self._pending = (report.step, report.published.chunks)
+        else:
+            self._note_commit(report, report.published)
+
+    def _note_failure(self, report: SaveReport) -> None:
+        error = report.error
+        assert error is not None, report
+        self._failed = error
+        if isinstance(error, FencedOut):
+            self._fenced = error
+        self._control.send(SaveFailed(step=report.step, code=error.code, cause=error.cause))
+
+    def _note_commit(self, report: SaveReport, published: Published) -> None:
+        assert self.saver is not None, report
+        self._committed = report.step
+        self.saver.know(published.chunks)
+        self._control.send(
+            Committed(
+                step=report.step,
+                snapshot_us=report.snapshot_us,
+                committed_us=published.at_us,
+                stall_us=report.stall_us,
+                bytes=published.length,
+                new_bytes=published.new_bytes,
+                manifest=published.manifest,
+            )
+        )
+
+    # ------------------------------------------------------------------ the two ends
+
+    def _drain(self, completed: int, budget_us: int) -> NoReturn:
+        """Use the budget: end the save in flight, take a fresh one if it fits, and leave."""
+        until_us = monotonic_us() + budget_us
+        if self.saver is not None:
+            self._note(self.saver.collect(timeout_s=budget_us / _US))
+            if self._wants_save(completed, until_us - monotonic_us()):
+                self._save(completed)
+                self._note(self.saver.collect(timeout_s=max(0, until_us - monotonic_us()) / _US))
+        self._control.send(Drained(step=max(0, self._committed), at_us=now_us()))
+        raise SystemExit(DRAINED_EXIT_CODE)
+
+    def _wants_save(self, completed: int, budget_us: int) -> bool:
+        """Let rank 0 say whether a fresh save makes sense and fits."""
+        assert self.saver is not None, completed
+        stale = self._committed < completed and self._fenced is None
+        idle = not self.saver.busy  # still busy: the store did not answer within the budget
+        fits = fits_budget(budget_us, expected_us=self.saver.last_duration_us)
+        cannot, wants = self._gang.agree(
+            [int(not idle), int(self._gang.rank == 0 and stale and fits)]
+        )
+        return bool(wants and not cannot)
+
+    def _finish(self, total: int) -> None:
+        """Commit the final state; raise the error if that cannot be done."""
+        if self.saver is not None:
+            self._await_save(self.saver)
+            if any(self._gang.agree([int(self._gang.rank == 0 and self._committed < total)])):
+                self._failed = None
+                self._save(total)
+                self._await_save(self.saver)
+                if self._failed is not None:
+                    raise self._failed
+        self._control.send(Finished(step=total, at_us=now_us()))
+
+    def _await_save(self, saver: Saver) -> None:
+        while saver.busy:
+            self._note(saver.collect(timeout_s=1))
+
+
+def _gang_fenced() -> FencedOut:
+    return FencedOut(
+        "fenced-out",
+        cause="Rank 0 of this training may not commit any more: a newer attempt has taken over.",
+        remedy="Nothing is lost: the newer attempt goes on. This process should end.",
+    )

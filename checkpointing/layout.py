@@ -1,0 +1,84 @@
+"""Where each tensor lies in the arena, and where the arena is cut into chunks. Pure.
+
+Chunks are 16 to 32 MiB (smaller only at the end of a group). A large tensor has chunks of its own
+and small neighbours share one, so that a tensor which does not change keeps its chunks and is not
+sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from checkpointing.manifest import Part
+
+CHUNK_BYTES: Final = 16 * 2**20
+"""A chunk holds at least this much, and less than twice as much."""
+_ALIGNMENT: Final = 64  # a cache line; every dtype's own alignment divides it
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Offsets in bytes. `chunks` are half-open ranges that hold every tensor between them."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    chunks: tuple[tuple[int, int], ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of arena in use."""
+        return self.chunks[-1][1] if self.chunks else 0
+
+    def parts(self, index: int) -> tuple[Part, ...]:
+        """Say which bytes of which chunks are tensor `index`; none for an empty tensor."""
+        start, size = self.offsets[index], self.sizes[index]
+        return tuple(_overlaps(start, start + size, self.chunks))
+
+
+def plan_layout(
+    sizes: Sequence[int], *, groups: Sequence[str], chunk_bytes: int = CHUNK_BYTES
+) -> Layout:
+    """Lay out tensors of `sizes` bytes; `groups` (one name each) never share a chunk."""
+    assert len(sizes) == len(groups), (len(sizes), len(groups))
+    offsets: list[int] = []
+    chunks: list[tuple[int, int]] = []
+    cursor = opened = 0
+    previous = groups[0] if groups else ""
+    for size, group in zip(sizes, groups, strict=True):
+        alone = size >= chunk_bytes
+        if group != previous or alone or cursor + size - opened >= 2 * chunk_bytes:
+            opened = cursor = _close(chunks, opened, cursor)
+        offsets.append(cursor)
+        if alone:
+            chunks.extend(_cuts(cursor, cursor + size, chunk_bytes))
+            opened = cursor = _aligned(cursor + size)
+        cursor = _aligned(cursor + size) if not alone else cursor
+        previous = group
+    _close(chunks, opened, cursor)
+    return Layout(tuple(offsets), tuple(sizes), tuple(chunks))
+
+
+def _close(chunks: list[tuple[int, int]], opened: int, cursor: int) -> int:
+    if cursor > opened:
+        chunks.append((opened, cursor))
+    return cursor
+
+
+def _cuts(start: int, end: int, chunk_bytes: int) -> Iterator[tuple[int, int]]:
+    while end - start >= 2 * chunk_bytes:
+        yield start, start + chunk_bytes
+        start += chunk_bytes
+    yield start, end
+
+
+def _overlaps(start: int, end: int, chunks: Iterable[tuple[int, int]]) -> Iterator[Part]:
+    for number, (low, high) in enumerate(chunks):
+        first, last = max(start, low), min(end, high)
+        if first < last:
+            yield Part(chunk=number, offset=first - low, length=last - first)
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT

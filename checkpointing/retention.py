@@ -1,0 +1,82 @@
+"""What to keep and what to delete, exactly. Pure: marks and sweeps are sets of names.
+
+Kept are the newest commits, the milestones, and whatever is protected (the restore point in use).
+An object is garbage if no kept commit names it AND it is older than the grace period: a save in
+flight has stored chunks that no commit names yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from checkpointing.commit import CommitRecord
+from checkpointing.keys import StoredObject, chunk_key
+from checkpointing.manifest import Manifest
+
+GRACE_US: Final = 15 * 60 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much history a job keeps."""
+
+    last: int = 3
+    """Newest commits that are kept; at least 1."""
+    milestone_steps: int = 0
+    """Also keep commits whose step is a multiple of this; 0 for none."""
+    max_age_us: int = 0
+    """Of the newest `last`, drop those older than this (never the newest one); 0 for no limit."""
+
+
+def kept_commits(
+    commits: Sequence[CommitRecord],
+    *,
+    policy: Retention,
+    now_us: int,
+    protected: frozenset[str] = frozenset(),
+) -> tuple[CommitRecord, ...]:
+    """Choose from `commits` (newest first); `protected` are manifests that must stay."""
+    assert policy.last >= 1, policy
+    return tuple(
+        record
+        for place, record in enumerate(commits)
+        if place == 0
+        or record.manifest in protected
+        or _is_milestone(record, policy)
+        or (place < policy.last and _is_young(record, policy, now_us))
+    )
+
+
+def marked(manifests: Iterable[tuple[str, Manifest]]) -> frozenset[str]:
+    """Return every key that the given (key, manifest) pairs need, the manifests included."""
+    names: set[str] = set()
+    for key, manifest in manifests:
+        names.add(key)
+        names.update(part.key for part in manifest.parts)
+        names.update(chunk_key(chunk.blake3) for chunk in manifest.chunks)
+    return frozenset(names)
+
+
+def garbage(
+    objects: Iterable[StoredObject],
+    *,
+    needed: frozenset[str],
+    now_us: int,
+    grace_us: int = GRACE_US,
+) -> tuple[str, ...]:
+    """Return the keys that nobody needs and that are older than the grace period."""
+    return tuple(
+        item.key
+        for item in objects
+        if item.key not in needed and now_us - item.modified_us > grace_us
+    )
+
+
+def _is_milestone(record: CommitRecord, policy: Retention) -> bool:
+    return policy.milestone_steps > 0 and record.step % policy.milestone_steps == 0
+
+
+def _is_young(record: CommitRecord, policy: Retention, now_us: int) -> bool:
+    return policy.max_age_us == 0 or now_us - record.at_us <= policy.max_age_us

@@ -1,0 +1,39 @@
+"""Every random generator that training draws from: Python, NumPy, torch CPU and each GPU."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from checkpointing.errors import corrupt
+
+
+def capture_rng() -> dict[str, object]:
+    """Return the state of all global generators; drawing nothing from them."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 - the global generator is the point
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if _cuda_in_use() else [],
+    }
+
+
+def apply_rng(state: Mapping[str, Any]) -> None:
+    """Set all global generators to `state`; a GPU that is not here any more is passed over."""
+    try:
+        random.setstate(state["python"])
+        np.random.set_state(state["numpy"])  # noqa: NPY002
+        torch.set_rng_state(state["torch"])
+        for device, saved in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(saved, device)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise corrupt("the random state", why=str(error)) from error
+
+
+def _cuda_in_use() -> bool:
+    # Asking an unused CUDA for its state would initialise it on every GPU.
+    return torch.cuda.is_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]

@@ -1,0 +1,171 @@
+"""`Session`: the two lines that make a training script resumable.
+
+    with Session(model=model, optimizer=optimizer, loader=loader) as session:
+        for step in session.steps(total):
+            train_one_step(next(loader))
+
+Inside Lowtide it restores the newest verified checkpoint on entry, saves in the background while
+training goes on, saves and leaves when the node is taken away, and commits the final state. Outside
+Lowtide it only counts steps, unless `save_to` names a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
+
+from checkpointing.archive import Archive, Retirement, next_epoch, open_archive
+from checkpointing.cadence import Cadence
+from checkpointing.control import Hello
+from checkpointing.control_client import Control, ControlClient, SilentControl
+from checkpointing.digest import digest_state
+from checkpointing.engine import Engine
+from checkpointing.environment import Environment, new_nonce, process_id, read_environment
+from checkpointing.errors import CheckpointError
+from checkpointing.gang import Gang, current_gang
+from checkpointing.publish import Identity, Publisher
+from checkpointing.retention import Retention
+from checkpointing.saver import Saver, Stats
+from checkpointing.storage import Storage, open_storage
+from checkpointing.subjects import Subjects
+
+LOCAL_JOB: Final = "local"
+
+
+class Session:
+    """Saves and restores the objects it is given; see the module's text.
+
+    Every object needs `state_dict` and `load_state_dict`. Random generators of Python, NumPy and
+    torch are always included. Resume is bit-exact if everything that training depends on is here.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: object = None,
+        optimizer: object = None,
+        scheduler: object = None,
+        scaler: object = None,
+        loader: object = None,
+        save_to: str | None = None,
+        save_every_s: float = 0,
+        keep: int = 3,
+        **extra: object,
+    ) -> None:
+        """`save_every_s` > 0 fixes the interval between saves; `keep` newest commits stay.
+
+        `save_to`: a folder for checkpoints outside Lowtide. Inside, the job's own place wins.
+        """
+        self._model = model
+        self._objects = {
+            "model": model,
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "scaler": scaler,
+            "loader": loader,
+            **extra,
+        }
+        self._save_to = save_to
+        self._interval_us = int(save_every_s * 1_000_000)
+        self._retention = Retention(last=keep)
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> Self:
+        """Restore; raise `CheckpointError` if the store or the checkpoint cannot be used."""
+        environment = read_environment()
+        if environment.managed or self._save_to is not None:
+            self._engine = self._opened(environment)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let a save in flight end and hang up."""
+        if self._engine is not None:
+            self._engine.close()
+
+    def steps(self, total: int) -> Iterator[int]:
+        """Yield the remaining step indices of 0 .. total - 1.
+
+        At each step's end it may save; when asked to drain it saves and raises `SystemExit(75)`.
+        After the last step the final state is committed. Leaving the loop early commits nothing.
+        """
+        return iter(range(total)) if self._engine is None else self._engine.steps(total)
+
+    @property
+    def restored_step(self) -> int:
+        """Steps that were already complete on entry."""
+        return 0 if self._engine is None else self._engine.restored_step
+
+    @property
+    def stats(self) -> Stats:
+        """Totals of this session's saves."""
+        saver = None if self._engine is None else self._engine.saver
+        return Stats() if saver is None else saver.stats
+
+    def final_digest(self) -> str:
+        """Return the BLAKE3 of the model's weights, to compare trainings byte by byte."""
+        return digest_state(self._model)
+
+    def _opened(self, environment: Environment) -> Engine:
+        control = _control(environment)
+        try:
+            engine = self._built(environment, control)
+        except CheckpointError:
+            control.close(flush_s=0)
+            raise
+        return _started(engine)
+
+    def _built(self, environment: Environment, control: Control) -> Engine:
+        subjects = Subjects(self._objects)
+        gang = current_gang()
+        uri = environment.checkpoint_uri or (None if environment.managed else self._save_to)
+        archive = None if uri is None else _archive(open_storage(uri), environment, gang)
+        saver = None if archive is None else self._saver(archive, environment)
+        return Engine(subjects, gang=gang, control=control, archive=archive, saver=saver)
+
+    def _saver(self, archive: Archive, environment: Environment) -> Saver:
+        publisher = Publisher(archive.storage, log=archive.log, identity=archive.identity)
+        interval_us = environment.interval_ms * 1000 or self._interval_us
+        first = archive.identity.rank == 0
+        retirement = Retirement(archive, policy=self._retention) if first else None
+        cadence = Cadence(interval_us=interval_us)
+        return Saver(publisher, cadence=cadence, retirement=retirement)
+
+
+def _started(engine: Engine) -> Engine:
+    try:
+        engine.start()
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def _control(environment: Environment) -> Control:
+    if environment.control_path is None:
+        return SilentControl()
+    hello = Hello(rank=environment.rank, pid=process_id())
+    return ControlClient(environment.control_path, hello=hello)
+
+
+def _archive(storage: Storage, environment: Environment, gang: Gang) -> Archive:
+    job_id = environment.job_id or LOCAL_JOB
+    mine = [0, 0]
+    if gang.rank == 0:
+        epoch = environment.epoch or next_epoch(storage, job_id=job_id)
+        mine = [new_nonce(), epoch]
+    session, epoch = gang.agree(mine)
+    identity = Identity(
+        job_id=job_id,
+        attempt_id=environment.attempt_id,
+        epoch=epoch,
+        session=session,
+        rank=gang.rank,
+        world_size=gang.world_size,
+    )
+    return open_archive(storage, identity)

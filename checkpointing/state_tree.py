@@ -1,0 +1,229 @@
+"""Any nested state as tagged JSON plus a list of tensors, and back, exactly.
+
+None, booleans, integers and texts stand for themselves; everything else is an object with one key,
+its tag: `dict`, `odict`, `counter`, `list`, `tuple`, `deque`, `size`, `float`, `complex`, `bytes`,
+`tensor`, `scalar` (numpy), `dtype`, `device`. A tensor that occurs twice (tied weights) is stored
+once and comes back as one object. Types are matched exactly: a subclass would come back as its
+base, so it is refused, with its path.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, cast
+
+import numpy as np
+import torch
+
+from checkpointing.errors import UnsupportedState, corrupt
+from checkpointing.tensor_bytes import TensorLeaf, refusal, torch_dtype
+
+_MAX_DEPTH: Final = 100
+_PLAIN: Final = frozenset({type(None), bool, int, str})
+_METADATA: Final = "_metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class FlatState:
+    """A state taken apart: JSON for the shape, tensors for the bulk."""
+
+    tree: object
+    leaves: tuple[TensorLeaf, ...]
+
+
+def flatten(state: object) -> FlatState:
+    """Take `state` apart without copying any tensor; raise `UnsupportedState` with the path."""
+    flattener = _Flattener()
+    tree = flattener.encode(state, ())
+    return FlatState(tree, tuple(flattener.leaves))
+
+
+def unflatten(tree: object, tensors: Sequence[object]) -> object:
+    """Put a state together again; raise `CorruptCheckpoint` for a tree that nothing wrote."""
+    try:
+        return _Unflattener(tensors).decode(tree)
+    except (KeyError, TypeError, IndexError, AttributeError, struct.error, RuntimeError) as error:
+        raise corrupt("a manifest", why=f"its tree cannot be read ({error})") from error
+
+
+class _Flattener:
+    """Walks a state once, numbering the tensors it meets."""
+
+    def __init__(self) -> None:
+        self.leaves: list[TensorLeaf] = []
+        self._numbers: dict[object, int] = {}
+
+    def encode(self, value: object, path: tuple[object, ...]) -> object:
+        """Return the tagged JSON of `value`, which was found at `path`."""
+        if type(value) in _PLAIN:
+            return value
+        if len(path) > _MAX_DEPTH:
+            _refuse(value, path, "nested deeper than 100 levels, or it contains itself")
+        encoder = _ENCODERS.get(type(value))
+        if encoder is not None:
+            return encoder(self, value, path)
+        if isinstance(value, torch.Tensor):
+            return self.tensor(value, path)
+        if not isinstance(value, np.generic):
+            _refuse(value, path, "the format has no exact form for this type")
+        return _scalar(value, path)
+
+    def pairs(self, value: Mapping[Any, Any], path: tuple[object, ...]) -> list[object]:
+        """Encode the items of a mapping, in their order."""
+        return [
+            [self.encode(key, (*path, key)), self.encode(item, (*path, key))]
+            for key, item in value.items()
+        ]
+
+    def sequence(self, value: Iterable[object], path: tuple[object, ...]) -> list[object]:
+        """Encode the items of a sequence."""
+        return [self.encode(item, (*path, index)) for index, item in enumerate(value)]
+
+    def ordered(self, value: OrderedDict[Any, Any], path: tuple[object, ...]) -> object:
+        """Encode an ordered dict, with the module versions that torch hangs on a state_dict."""
+        encoded: dict[str, object] = {"odict": self.pairs(value, path)}
+        if hasattr(value, _METADATA):
+            encoded["metadata"] = self.encode(getattr(value, _METADATA), (*path, _METADATA))
+        return encoded
+
+    def tensor(self, value: torch.Tensor, path: tuple[object, ...]) -> object:
+        """Give a tensor its number; the same view of the same storage has the same one."""
+        why = refusal(value)
+        if why is not None:
+            _refuse(value, path, why)
+        return {"tensor": self._number(value, _identity(value), path)}
+
+    def array(self, value: np.ndarray, path: tuple[object, ...]) -> object:
+        """Give an array its number."""
+        if value.dtype.hasobject or value.dtype.names is not None:
+            _refuse(value, path, f"an array of dtype {value.dtype}")
+        address = value.__array_interface__["data"][0]
+        identity = ("numpy", address, value.shape, value.strides, value.dtype.str)
+        return {"tensor": self._number(value, identity, path)}
+
+    def _number(
+        self, value: torch.Tensor | np.ndarray, identity: object, path: tuple[object, ...]
+    ) -> int:
+        if identity not in self._numbers:
+            self._numbers[identity] = len(self.leaves)
+            self.leaves.append(TensorLeaf(source=value, group=_group(path)))
+        return self._numbers[identity]
+
+
+class _Unflattener:
+    """Reads tagged JSON, with the tensors at hand."""
+
+    def __init__(self, tensors: Sequence[object]) -> None:
+        self._tensors = tensors
+
+    def decode(self, value: object) -> Any:  # noqa: ANN401 - a state is anything
+        """Return what `value` stands for."""
+        if type(value) in _PLAIN:
+            return value
+        fields = cast("Mapping[str, Any]", value)
+        tag = next(iter(fields.keys() - {"metadata"}))
+        return _DECODERS[tag](self, fields)
+
+    def pairs(self, value: Iterable[Any]) -> list[tuple[Any, Any]]:
+        """Decode the items of a mapping."""
+        return [(self.decode(key), self.decode(item)) for key, item in value]
+
+    def sequence(self, value: Iterable[object]) -> list[Any]:
+        """Decode the items of a sequence."""
+        return [self.decode(item) for item in value]
+
+    def ordered(self, fields: Mapping[str, Any]) -> OrderedDict[Any, Any]:
+        """Decode an ordered dict and what hangs on it."""
+        found: OrderedDict[Any, Any] = OrderedDict(self.pairs(fields["odict"]))
+        if "metadata" in fields:
+            setattr(found, _METADATA, self.decode(fields["metadata"]))
+        return found
+
+    def tensor(self, fields: Mapping[str, Any]) -> object:
+        """Return the numbered tensor; tied ones are one object."""
+        return self._tensors[fields["tensor"]]
+
+
+_Encoder = Callable[[_Flattener, Any, tuple[object, ...]], object]
+_ENCODERS: Final[Mapping[type, _Encoder]] = {
+    dict: lambda flat, value, path: {"dict": flat.pairs(value, path)},
+    OrderedDict: _Flattener.ordered,
+    Counter: lambda flat, value, path: {"counter": flat.pairs(value, path)},
+    list: lambda flat, value, path: {"list": flat.sequence(value, path)},
+    tuple: lambda flat, value, path: {"tuple": flat.sequence(value, path)},
+    deque: lambda flat, value, path: {"deque": [value.maxlen, flat.sequence(value, path)]},
+    torch.Size: lambda _flat, value, _path: {"size": list(value)},
+    float: lambda _flat, value, _path: {"float": _float_hex(value)},
+    complex: lambda _flat, value, _path: {
+        "complex": [_float_hex(value.real), _float_hex(value.imag)]
+    },
+    bytes: lambda _flat, value, _path: {"bytes": base64.b64encode(value).decode("ascii")},
+    torch.dtype: lambda _flat, value, _path: {"dtype": str(value)},
+    torch.device: lambda _flat, value, _path: {"device": str(value)},
+    np.ndarray: _Flattener.array,
+}
+
+_Decoder = Callable[[_Unflattener, Mapping[str, Any]], object]
+_DECODERS: Final[Mapping[str, _Decoder]] = {
+    "dict": lambda tree, fields: dict(tree.pairs(fields["dict"])),
+    "odict": _Unflattener.ordered,
+    "counter": lambda tree, fields: Counter(dict(tree.pairs(fields["counter"]))),
+    "list": lambda tree, fields: tree.sequence(fields["list"]),
+    "tuple": lambda tree, fields: tuple(tree.sequence(fields["tuple"])),
+    "deque": lambda tree, fields: deque(
+        tree.sequence(fields["deque"][1]), maxlen=fields["deque"][0]
+    ),
+    "size": lambda _tree, fields: torch.Size(fields["size"]),
+    "float": lambda _tree, fields: _from_hex(fields["float"]),
+    "complex": lambda _tree, fields: complex(*map(_from_hex, fields["complex"])),
+    "bytes": lambda _tree, fields: base64.b64decode(fields["bytes"]),
+    "tensor": _Unflattener.tensor,
+    "scalar": lambda _tree, fields: _from_scalar(*fields["scalar"]),
+    "dtype": lambda _tree, fields: torch_dtype(fields["dtype"]),
+    "device": lambda _tree, fields: torch.device(fields["device"]),
+}
+
+
+def _float_hex(value: float) -> str:
+    # By bits: keeps -0.0, infinities and every NaN, which JSON cannot.
+    return struct.pack(">d", value).hex()
+
+
+def _from_hex(text: str) -> float:
+    return cast("float", struct.unpack(">d", bytes.fromhex(text))[0])
+
+
+def _scalar(value: np.generic, path: tuple[object, ...]) -> object:
+    if value.dtype.hasobject or value.dtype.names is not None:
+        _refuse(value, path, f"a numpy scalar of dtype {value.dtype}")
+    return {"scalar": [value.dtype.str, value.tobytes().hex()]}
+
+
+def _from_scalar(dtype: str, data: str) -> object:
+    return np.frombuffer(bytes.fromhex(data), dtype=np.dtype(dtype))[0]
+
+
+def _identity(value: torch.Tensor) -> object:
+    if value.numel() == 0:
+        return ("empty", id(value))  # empty storages all share the address 0
+    view = (value.storage_offset(), tuple(value.shape), value.stride(), value.dtype)
+    storage = (str(value.device), value.untyped_storage().data_ptr())
+    return (storage, view, value.is_conj(), value.is_neg())
+
+
+def _group(path: tuple[object, ...]) -> str:
+    return "/".join(str(part) for part in path[:2])
+
+
+def _refuse(value: object, path: tuple[object, ...], why: str) -> NoReturn:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    where = "".join(f"[{part!r}]" for part in path)
+    raise UnsupportedState(
+        "state-unsupported",
+        cause=f"state{where} is a {kind} that cannot be checkpointed: {why}.",
+        remedy="Keep it as tensors, numbers, texts, lists, tuples or dicts in its state_dict().",
+    )

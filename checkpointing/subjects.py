@@ -1,0 +1,127 @@
+"""What a session saves and restores: the objects handed to it, and this rank's own state.
+
+Replicated state (model, optimizer, ...) is saved by rank 0 and loaded by every rank; a rank's own
+state (random generators, the loader's position) is saved by each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, cast, runtime_checkable
+
+import torch
+
+from checkpointing.errors import CheckpointError
+from checkpointing.restore import RestorePoint, state_fields
+from checkpointing.rng import apply_rng, capture_rng
+
+_APPLY_ERRORS: Final = (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError)
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything that can be saved and restored."""
+
+    def state_dict(self) -> Any:  # noqa: ANN401 - each library has its own
+        """Return the state."""
+
+    def load_state_dict(self, state: Any, /) -> object:  # noqa: ANN401
+        """Take up a state."""
+
+
+class Subjects:
+    """The objects of one session by name; `loader` is the rank's own."""
+
+    def __init__(self, objects: Mapping[str, object]) -> None:
+        """Keep what is not None; raise `CheckpointError` for an object without a state."""
+        given = {name: item for name, item in objects.items() if item is not None}
+        for name, item in given.items():
+            if not isinstance(item, Stateful):
+                raise _stateless(name, item)
+        found = cast("dict[str, Stateful]", given)
+        self._loader = found.pop("loader", None)
+        self._shared = found
+
+    def capture(self, *, rank: int) -> dict[str, object]:
+        """Return what this rank saves; tensors are not copied."""
+        own: dict[str, object] = {"rng": capture_rng()}
+        if self._loader is not None:
+            own["loader"] = self._loader.state_dict()
+        if rank:
+            return {"own": own}
+        return {"shared": {name: self._read(name) for name in self._shared}, "own": own}
+
+    def apply(self, point: RestorePoint) -> None:
+        """Hand every object its state; names and shapes are compared before anything is touched."""
+        shared = cast("Mapping[str, Any]", state_fields(point.shared)["shared"])
+        own = cast("Mapping[str, Any]", state_fields(point.own)["own"])
+        self._compare(shared, own)
+        for name, subject in self._shared.items():
+            _apply(name, subject, shared[name])
+        if self._loader is not None:
+            _apply("loader", self._loader, own["loader"])
+
+    def apply_rng(self, point: RestorePoint) -> None:
+        """Set the generators; the last thing before the first step."""
+        own = cast("Mapping[str, Any]", state_fields(point.own)["own"])
+        apply_rng(own["rng"])
+
+    def _read(self, name: str) -> object:
+        return self._shared[name].state_dict()
+
+    def _compare(self, shared: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+        saved = set(shared) | ({"loader"} & set(own))
+        here = set(self._shared) | ({"loader"} if self._loader is not None else set())
+        if saved != here:
+            raise _mismatch(
+                f"the checkpoint holds {_names(saved)} and this session has {_names(here)}"
+            )
+        for name, subject in self._shared.items():
+            if isinstance(subject, torch.nn.Module):
+                _compare_module(name, _shapes(subject.state_dict()), _shapes(shared[name]))
+
+
+def _apply(name: str, subject: Stateful, state: object) -> None:
+    try:
+        subject.load_state_dict(state)
+    except CheckpointError:
+        raise
+    except _APPLY_ERRORS as error:
+        raise _mismatch(f"{name} does not take its saved state: {error}") from error
+
+
+def _compare_module(name: str, here: Mapping[str, object], saved: Mapping[str, object]) -> None:
+    for key in sorted(here.keys() | saved.keys()):
+        if here.get(key) != saved.get(key):
+            raise _mismatch(
+                f"{name}.{key} was saved as {saved.get(key, 'nothing')} and is now "
+                f"{here.get(key, 'nothing')}"
+            )
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        key: tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        for key, value in state.items()
+    }
+
+
+def _names(found: set[str]) -> str:
+    return ", ".join(sorted(found)) or "nothing"
+
+
+def _mismatch(why: str) -> CheckpointError:
+    return CheckpointError(
+        "restore-mismatch",
+        cause=f"The checkpoint does not fit this training: {why}.",
+        remedy="Undo the change, or submit it as a new job with a fresh start.",
+    )
+
+
+def _stateless(name: str, item: object) -> CheckpointError:
+    hint = "wrap its data set in checkpointing.ResumableLoader" if name == "loader" else "add both"
+    return CheckpointError(
+        "subject-stateless",
+        cause=f"{name} ({type(item).__name__}) has no state_dict() and load_state_dict().",
+        remedy=f"Only objects with both can be resumed: {hint}, or do not pass it to the Session.",
+    )

@@ -1,0 +1,129 @@
+"""Tensors and arrays by their bytes: any dtype, any strides, no pickle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from typing_extensions import Buffer
+
+from checkpointing.errors import CorruptCheckpoint, corrupt
+
+_NUMPY = "numpy:"
+_TORCH = "torch."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorLeaf:
+    """A tensor or array found in a state, with where it was found."""
+
+    source: torch.Tensor | np.ndarray
+    group: str
+    """Top-level name it belongs to; groups never share a chunk."""
+
+    @property
+    def dtype(self) -> str:
+        """The dtype's name in the manifest."""
+        if isinstance(self.source, np.ndarray):
+            return _NUMPY + self.source.dtype.str
+        return str(self.source.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self.source.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes when laid out row-major."""
+        if isinstance(self.source, np.ndarray):
+            return self.source.nbytes
+        return self.source.numel() * self.source.itemsize
+
+
+def refusal(tensor: torch.Tensor) -> str | None:
+    """Say why `tensor` cannot be kept by its bytes, or None if it can."""
+    if type(tensor) not in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}:
+        return "a tensor subclass, whose own fields would be lost"
+    if tensor.layout is not torch.strided:
+        return f"a tensor of layout {tensor.layout}; convert it with to_dense()"
+    if tensor.is_meta:
+        return "a tensor on the meta device, which has no bytes"
+    if tensor.is_quantized:
+        return "a quantized tensor; keep int_repr(), scales and zero points"
+    return None
+
+
+def copy_into(leaf: TensorLeaf, destination: torch.Tensor) -> None:
+    """Copy the leaf's bytes, row-major, into `destination` (flat uint8 of exactly its size)."""
+    if leaf.nbytes == 0:
+        return
+    if isinstance(leaf.source, np.ndarray):
+        flat = np.frombuffer(destination.numpy(), dtype=leaf.source.dtype)
+        np.copyto(flat.reshape(leaf.source.shape), leaf.source)
+        return
+    _copy_tensor(leaf.source.detach(), destination)
+
+
+def _copy_tensor(source: torch.Tensor, destination: torch.Tensor) -> None:
+    plain = source.is_contiguous() and not source.is_conj() and not source.is_neg()
+    if plain:
+        # As bytes: works for every dtype, also for those without a copy kernel of their own.
+        destination.copy_(source.reshape(-1).view(torch.uint8))
+    else:
+        destination.view(source.dtype).view(source.shape).copy_(source)
+
+
+def build(dtype: str, *, shape: Sequence[int], data: bytearray) -> torch.Tensor | np.ndarray:
+    """Make the tensor or array that `data` (kept, not copied) holds; raise if it cannot be."""
+    try:
+        if dtype.startswith(_NUMPY):
+            kind = np.dtype(dtype.removeprefix(_NUMPY))
+            return np.frombuffer(data, dtype=kind).reshape(shape)
+        return _build_tensor(torch_dtype(dtype), shape=shape, data=data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _unbuildable(dtype, shape) from error
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return the dtype called `name` (`torch.bfloat16`); raise `CorruptCheckpoint`."""
+    found = getattr(torch, name.removeprefix(_TORCH), None)
+    if not isinstance(found, torch.dtype):
+        raise corrupt("a manifest", why=f"this torch has no dtype {name}")
+    return found
+
+
+def item_bytes(dtype: str) -> int:
+    """Return the bytes of one element of the dtype called `dtype`."""
+    if dtype.startswith(_NUMPY):
+        return np.dtype(dtype.removeprefix(_NUMPY)).itemsize
+    return torch_dtype(dtype).itemsize
+
+
+def expected_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """Return the bytes that a tensor of this dtype and shape has."""
+    try:
+        return math.prod(shape) * item_bytes(dtype)
+    except TypeError as error:  # numpy: no such dtype
+        raise _unbuildable(dtype, shape) from error
+
+
+def raw_leaf_bytes(leaf: TensorLeaf) -> Buffer:
+    """Return a copy of the leaf's bytes, row-major."""
+    flat = torch.empty(leaf.nbytes, dtype=torch.uint8)
+    copy_into(leaf, flat)
+    return flat.numpy().data
+
+
+def _build_tensor(dtype: torch.dtype, *, shape: Sequence[int], data: bytearray) -> torch.Tensor:
+    if not data:
+        return torch.empty(tuple(shape), dtype=dtype)
+    flat = torch.frombuffer(data, dtype=torch.uint8)
+    return flat.view(dtype).reshape(tuple(shape))
+
+
+def _unbuildable(dtype: str, shape: Sequence[int]) -> CorruptCheckpoint:
+    return corrupt("a manifest", why=f"no tensor of dtype {dtype} and shape {tuple(shape)} exists")

@@ -1,11 +1,25 @@
 """Price windows: recurring intervals, with a time zone, in which capacity is cheaper.
 
-Times are wall-clock times of the zone, so a window keeps its local hours over a DST change.
+Times are wall-clock times of the zone, so a window keeps its local hours over a DST change: one
+from 22:00 to 06:00 is an hour shorter in the night of the spring change and an hour longer in
+autumn. A wall-clock time that spring skips counts as the moment of the change; of one that
+autumn repeats, a start takes the first and an end the second occurrence. A window belongs to the
+local day on which it starts, also when it runs over midnight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from cluster.flavors import Flavor
+from jobs.durations import US_PER_S, from_us, to_us
+
+_DAY_US = 86_400 * US_PER_S
+_SEARCH_DAYS = 16  # a weekly window, one of whose days the spring change may empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +41,90 @@ class PriceWindow:
     regions: tuple[str, ...] = ()
     price_percent: int = 100
     rests_on: str = "tariff"  # tariff | reserved-idle | chargeback | availability
+
+
+def applies(window: PriceWindow, flavor: Flavor) -> bool:
+    """Say whether the window's filter takes the flavor; an empty filter takes any."""
+    filters = (
+        (window.flavors, flavor.name),
+        (window.markets, flavor.market.value),
+        (window.accelerators, flavor.accelerator),
+        (window.regions, flavor.region),
+    )
+    return all(not allowed or value in allowed for allowed, value in filters)
+
+
+def open_at(window: PriceWindow, at_us: int) -> bool:
+    """Say whether the window is open at an instant; its start is inside, its end is not."""
+    return any(start <= at_us < end for start, end in _spans(window, at_us, days=1))
+
+
+def next_edge_us(window: PriceWindow, after_us: int) -> int | None:
+    """Give the first opening or closing strictly after an instant, None when it never opens.
+
+    Where one opening of the window meets the next (open all day, every day) there is no edge.
+    """
+    for start, end in _joined(_spans(window, after_us, days=_SEARCH_DAYS)):
+        if start > after_us:
+            return start
+        if end > after_us:
+            return end if end < after_us + (_SEARCH_DAYS - 2) * _DAY_US else None
+    return None
+
+
+def _spans(window: PriceWindow, at_us: int, *, days: int) -> Iterator[tuple[int, int]]:
+    """Give the openings of local days from two before ``at_us`` on, in order, none empty."""
+    first = at_us // _DAY_US - 2  # zones are less than a day from UTC; a window may be a day long
+    for day in range(first, first + days + 3):
+        span = _span(window, day)
+        if span is not None and span[0] < span[1]:
+            yield span
+
+
+def _joined(spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Make one of spans that touch or overlap."""
+    held: tuple[int, int] | None = None
+    for span in spans:
+        if held is None or span[0] > held[1]:
+            if held is not None:
+                yield held
+            held = span
+        else:
+            held = (held[0], max(held[1], span[1]))
+    if held is not None:
+        yield held
+
+
+@lru_cache(maxsize=65_536)
+def _span(window: PriceWindow, day: int) -> tuple[int, int] | None:
+    """Give (start_us, end_us) of the opening that begins on a local day (days since 1970)."""
+    local = date(1970, 1, 1) + timedelta(days=day)
+    if local.weekday() not in window.days:
+        return None
+    last = local if window.end_s > window.start_s else local + timedelta(days=1)
+    zone = ZoneInfo(window.time_zone)
+    start = _instant_us(local, window.start_s, zone=zone, fold=0)
+    return start, _instant_us(last, window.end_s, zone=zone, fold=1)
+
+
+def _instant_us(day: date, second: int, *, zone: ZoneInfo, fold: int) -> int:
+    """Turn a wall-clock time into an instant; a time that does not exist is the change itself."""
+    naive = datetime(day.year, day.month, day.day) + timedelta(seconds=second)  # noqa: DTZ001
+    local = naive.replace(tzinfo=zone, fold=fold)
+    at_us = to_us(local.astimezone(UTC))
+    if from_us(at_us).astimezone(zone).replace(tzinfo=None) == naive:
+        return at_us
+    bounds = sorted(to_us(local.replace(fold=one).astimezone(UTC)) for one in (0, 1))
+    return _change_us(zone, low_us=bounds[0], high_us=bounds[1])
+
+
+def _change_us(zone: ZoneInfo, *, low_us: int, high_us: int) -> int:
+    """Find the first second with the later offset, between two instants around one change."""
+    before = from_us(low_us).astimezone(zone).utcoffset()
+    while high_us - low_us > US_PER_S:
+        middle = (low_us + high_us) // 2 // US_PER_S * US_PER_S
+        if from_us(middle).astimezone(zone).utcoffset() == before:
+            low_us = middle
+        else:
+            high_us = middle
+    return high_us

@@ -1,0 +1,161 @@
+"""What a node costs now and, as far as anybody can know, next: base prices under price windows.
+
+Windows are a published schedule, so their edges are known ahead. A base price series is not:
+``ahead`` keeps the base price of now and never looks into a recorded series, or a simulated
+policy would know tomorrow's market. Where several windows are open, the lowest price wins.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cluster.flavors import Flavor
+from cluster.prices import Price, PriceSource
+from scheduler.windows import PriceWindow, applies, next_edge_us, open_at
+
+_FULL = 100
+
+
+class PriceBook:
+    """Prices by flavor name, windows applied. Pure in its arguments; it only remembers edges.
+
+    Args:
+        source: base prices.
+        flavors: every flavor that will be asked for.
+        windows: all price windows; the book picks those that apply to a flavor.
+        source_known_ahead: the source's future is published (a contract, not a market), so
+            that ``ahead`` may read it.
+    """
+
+    def __init__(
+        self,
+        source: PriceSource,
+        flavors: Iterable[Flavor],
+        windows: Iterable[PriceWindow] = (),
+        *,
+        source_known_ahead: bool = False,
+    ) -> None:
+        """Pick each flavor's windows."""
+        self._source = source
+        self._known_ahead = source_known_ahead
+        listed = tuple(windows)
+        self._tracks = {
+            flavor.name: _Track(tuple(w for w in listed if applies(w, flavor)))
+            for flavor in flavors
+        }
+
+    def at(self, flavor: str, at_us: int) -> Price:
+        """Give the price at an instant; its ``source`` names the window that made it."""
+        base = self._source.base(flavor, at_us)
+        percent, name = self._tracks[flavor].at(at_us)
+        if not name:
+            return base
+        return replace(
+            base,
+            usd_nanos_per_hour=scaled(base.usd_nanos_per_hour, percent=percent),
+            source=f"{base.source}, window {name}",
+        )
+
+    def next_change_us(self, flavor: str, after_us: int) -> int | None:
+        """Give the next instant at which ``at`` may answer differently, None when never.
+
+        It is for whoever must look again then; a recorded series' next step is in it.
+        """
+        edges = (
+            self._tracks[flavor].next_us(after_us),
+            self._source.next_change_us(flavor, after_us),
+        )
+        return min((edge for edge in edges if edge is not None), default=None)
+
+    def ahead(self, flavor: str, from_us: int, until_us: int) -> tuple[tuple[int, int], ...]:
+        """Give the known next prices: (from_us, usd_nanos_per_hour), ascending.
+
+        The instants are after ``from_us`` and before ``until_us``, and neighbours differ.
+        """
+        track = self._tracks[flavor]
+        instants = track.edges(from_us, until_us)
+        if self._known_ahead:
+            instants = sorted({*instants, *self._source_steps(flavor, from_us, until_us)})
+        steps: list[tuple[int, int]] = []
+        last = self.at(flavor, from_us).usd_nanos_per_hour
+        for at_us in instants:
+            base = self._source.base(flavor, at_us if self._known_ahead else from_us)
+            price = scaled(base.usd_nanos_per_hour, percent=track.at(at_us)[0])
+            if price != last:
+                steps.append((at_us, price))
+                last = price
+        return tuple(steps)
+
+    def rests_on(self, flavor: str) -> str:
+        """Say for people what the known next prices rest on, "" when nothing is known."""
+        windows = self._tracks[flavor].windows
+        return ", ".join(f"{window.name} ({window.rests_on})" for window in windows)
+
+    def _source_steps(self, flavor: str, from_us: int, until_us: int) -> list[int]:
+        steps: list[int] = []
+        at_us = self._source.next_change_us(flavor, from_us)
+        while at_us is not None and at_us < until_us:
+            steps.append(at_us)
+            at_us = self._source.next_change_us(flavor, at_us)
+        return steps
+
+
+class _Track:
+    """The windows of one flavor as steps of (percent, name of the window).
+
+    ``_from_us`` ascends; ``_steps[i]`` holds from ``_from_us[i]`` until the next entry, the last
+    one until ``_until_us`` (None: for ever). It is extended as later instants are asked for and
+    begun anew when an earlier one is.
+    """
+
+    def __init__(self, windows: tuple[PriceWindow, ...]) -> None:
+        self.windows = windows
+        self._from_us: list[int] = []
+        self._steps: list[tuple[int, str]] = []
+        self._until_us: int | None = 0
+
+    def at(self, at_us: int) -> tuple[int, str]:
+        """Give the lowest percentage of an open window and its name, (100, "") when none is."""
+        if not self.windows:
+            return _FULL, ""
+        self._reach(at_us)
+        return self._steps[bisect_right(self._from_us, at_us) - 1]
+
+    def next_us(self, after_us: int) -> int | None:
+        """Give the next edge of any of the windows."""
+        if not self.windows:
+            return None
+        self._reach(after_us)
+        index = bisect_right(self._from_us, after_us)
+        return self._from_us[index] if index < len(self._from_us) else self._until_us
+
+    def edges(self, from_us: int, until_us: int) -> list[int]:
+        """Give every edge after ``from_us`` and before ``until_us``."""
+        if not self.windows:
+            return []
+        self._reach(from_us)
+        self._reach(until_us)
+        first = bisect_right(self._from_us, from_us)
+        return [edge for edge in self._from_us[first:] if edge < until_us]
+
+    def _reach(self, at_us: int) -> None:
+        """Make the steps cover an instant."""
+        if not self._from_us or at_us < self._from_us[0]:
+            self._from_us, self._steps, self._until_us = [], [], at_us
+        while self._until_us is not None and self._until_us <= at_us:
+            edge = self._until_us
+            self._from_us.append(edge)
+            self._steps.append(self._lowest(edge))
+            nexts = [next_edge_us(window, edge) for window in self.windows]
+            self._until_us = min((one for one in nexts if one is not None), default=None)
+
+    def _lowest(self, at_us: int) -> tuple[int, str]:
+        opened = [(w.price_percent, w.name) for w in self.windows if open_at(w, at_us)]
+        return min(opened, default=(_FULL, ""))
+
+
+def scaled(usd_nanos: int, *, percent: int) -> int:
+    """Give ``percent`` of an amount, to the nearest nano-dollar."""
+    return (usd_nanos * percent + 50) // 100

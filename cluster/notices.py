@@ -176,6 +176,8 @@ class CapacitySeen:
     limit: int
 
 
+AttemptNotice = WorkersUp | RestoreBegan | TrainingBegan | Progressed | Committed | AttemptOver
+
 Notice = (
     NodeBooted
     | NodeJoined

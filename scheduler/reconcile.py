@@ -8,16 +8,16 @@ number of times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import assert_never
 
 from cluster import notices as nt
 from jobs import events as ev
-from jobs.durations import show_duration
 from jobs.reasons import Reason
 from jobs.rows import AttemptRow, JobRow, NodeRow
 from jobs.state import State
-from jobs.states import AttemptState, JobState, NodeState
+from jobs.states import AttemptState, NodeState
+from scheduler.endings import end_attempt, is_started
 
 _MIN_STEPS_FOR_RATE = 5
 _BEFORE_TRAINING = frozenset({AttemptState.STARTING, AttemptState.RESTORING})
@@ -34,16 +34,13 @@ def reconcile(state: State, notice: nt.Notice, *, cooldown_ms: int) -> Iterator[
             flavor = state.flavors.get(notice.flavor)
             if flavor is not None and flavor.limit != notice.limit:
                 yield ev.FlavorLimited(at_us=notice.at_us, flavor=notice.flavor, limit=notice.limit)
-        case nt.AttemptOver():
-            attempt = state.attempts.get(notice.attempt_id)
-            if attempt is not None and not attempt.ended:
-                yield from _attempt_over(state, attempt, notice)
         case (
             nt.WorkersUp()
             | nt.RestoreBegan()
             | nt.TrainingBegan()
             | nt.Progressed()
             | nt.Committed()
+            | nt.AttemptOver()
         ):
             attempt = state.attempts.get(notice.attempt_id)
             if attempt is not None and not attempt.ended:
@@ -168,13 +165,6 @@ def _eviction_noticed(
             )
 
 
-def is_started(state: State, attempt: AttemptRow) -> bool:
-    """Whether the order to start the attempt may have been given."""
-    if attempt.state is not AttemptState.LEASED:
-        return True
-    return all(state.nodes[node_id].state is NodeState.READY for node_id in attempt.node_ids)
-
-
 def _gone(
     state: State, node: NodeRow, *, at_us: int, reason: Reason, detail: str
 ) -> Iterator[ev.Event]:
@@ -190,23 +180,25 @@ def _gone(
 
 
 def _attempt_news(
-    state: State,
-    attempt: AttemptRow,
-    notice: nt.WorkersUp | nt.RestoreBegan | nt.TrainingBegan | nt.Progressed | nt.Committed,
+    state: State, attempt: AttemptRow, notice: nt.AttemptNotice
 ) -> Iterator[ev.Event]:
+    if isinstance(notice, nt.AttemptOver):
+        yield from _attempt_over(state, attempt, notice)
+        return
     if attempt.state is AttemptState.LEASED:
         yield _moved(attempt, AttemptState.STARTING, at_us=notice.at_us)
         attempt = state.attempts[attempt.id]
-    if isinstance(notice, nt.RestoreBegan):
-        if attempt.state is AttemptState.STARTING:
+    match notice:
+        case nt.RestoreBegan() if attempt.state is AttemptState.STARTING:
             yield _moved(attempt, AttemptState.RESTORING, at_us=notice.at_us)
-    elif isinstance(notice, nt.TrainingBegan):
-        if attempt.state in _BEFORE_TRAINING:
+        case nt.TrainingBegan() if attempt.state in _BEFORE_TRAINING:
             yield _training(attempt, notice)
-    elif isinstance(notice, nt.Progressed):
-        yield from _progressed(state, attempt, notice)
-    elif isinstance(notice, nt.Committed):
-        yield from _committed(state, attempt, notice)
+        case nt.Progressed():
+            yield from _progressed(state, attempt, notice)
+        case nt.Committed():
+            yield from _committed(state, attempt, notice)
+        case _:
+            pass
 
 
 def _moved(attempt: AttemptRow, to: AttemptState, *, at_us: int) -> ev.AttemptMoved:
@@ -302,125 +294,3 @@ def _verdict(
             return AttemptState.EVICTED, Reason.EVICTED
         case _:
             return AttemptState.PREEMPTED, attempt.reason
-
-
-def end_attempt(
-    state: State,
-    attempt: AttemptRow,
-    *,
-    at_us: int,
-    outcome: AttemptState,
-    reason: Reason,
-    exit_code: int | None = None,
-    detail: str = "",
-) -> Iterator[ev.Event]:
-    """End an attempt and say what becomes of its job."""
-    yield ev.AttemptEnded(
-        at_us=at_us,
-        attempt_id=attempt.id,
-        state=outcome,
-        reason=reason,
-        exit_code=exit_code,
-        detail=detail,
-    )
-    yield _job_after(state.jobs[attempt.job_id], attempt, at_us, outcome, reason, detail)
-
-
-def _job_after(
-    job: JobRow,
-    attempt: AttemptRow,
-    at_us: int,
-    outcome: AttemptState,
-    reason: Reason,
-    detail: str,
-) -> ev.Event:
-    def ended(to: JobState, why: Reason, sentence: str) -> ev.JobEnded:
-        return ev.JobEnded(at_us=at_us, job_id=job.id, state=to, reason=why, sentence=sentence)
-
-    if outcome is AttemptState.SUCCEEDED:
-        return ended(JobState.SUCCEEDED, reason, "Finished.")
-    if job.cancel_requested:
-        return ended(JobState.CANCELLED, Reason.USER_CANCELLED, "Cancelled by its owner.")
-    if reason is Reason.MAX_RUNTIME:
-        return ended(JobState.FAILED, reason, "Ran longer than max_runtime allows.")
-    if outcome is AttemptState.FAILED and job.failures > job.spec.max_failures:
-        why = Reason.MAX_FAILURES if job.spec.max_failures else Reason.USER_ERROR
-        return ended(JobState.FAILED, why, f"The script failed: {detail or 'no output'}")
-    why = Reason.RETRY_AFTER_FAILURE if outcome is AttemptState.FAILED else reason
-    why = Reason.PAUSED if job.held else why
-    sentence = _requeue_sentence(job, attempt, why)
-    return ev.JobRequeued(at_us=at_us, job_id=job.id, reason=why, sentence=sentence)
-
-
-def _requeue_sentence(job: JobRow, attempt: AttemptRow, reason: Reason) -> str:
-    point = job.restore_point
-    start = "from the beginning" if point is None else f"at step {point.step}"
-    left = f", {show_duration(job.remaining_ms())} of work left" if job.work_ms else ""
-    return f"Attempt {attempt.number} ended ({reason}); resumes {start}{left}."
-
-
-# -- what time and owners bring about -------------------------------------------------------
-
-
-def upkeep(state: State, *, now_us: int) -> Iterator[ev.Event]:
-    """Give the events that need no notice: cancels and pauses asked for, runtimes used up."""
-    for job_id in list(state.queued):
-        job = state.jobs[job_id]
-        if job.cancel_requested:
-            yield ev.JobEnded(
-                at_us=now_us,
-                job_id=job.id,
-                state=JobState.CANCELLED,
-                reason=Reason.USER_CANCELLED,
-                sentence="Cancelled by its owner.",
-            )
-    for attempt_id in list(state.live_attempts):
-        attempt = state.attempts[attempt_id]
-        reason = _unwanted(state.jobs[attempt.job_id], attempt, now_us)
-        if reason is not None and attempt.state is not AttemptState.DRAINING:
-            yield from take_back(state, attempt, at_us=now_us, reason=reason, grace_ms=30_000)
-
-
-def _unwanted(job: JobRow, attempt: AttemptRow, now_us: int) -> Reason | None:
-    if job.cancel_requested:
-        return Reason.USER_CANCELLED
-    if job.held:
-        return Reason.USER_PAUSED
-    if _runtime_end_us(job, attempt) <= now_us:
-        return Reason.MAX_RUNTIME
-    return None
-
-
-def _runtime_end_us(job: JobRow, attempt: AttemptRow) -> int:
-    if job.spec.max_runtime is None or attempt.started_us is None:
-        return 1 << 62
-    return attempt.started_us + job.spec.max_runtime * 1_000
-
-
-def next_upkeep_us(state: State, attempt_ids: Iterable[str]) -> int | None:
-    """Give the first instant at which ``upkeep`` has something to do by itself."""
-    ends = [
-        _runtime_end_us(state.jobs[state.attempts[attempt_id].job_id], state.attempts[attempt_id])
-        for attempt_id in attempt_ids
-        if state.attempts[attempt_id].state is not AttemptState.DRAINING
-    ]
-    first = min(ends, default=1 << 62)
-    return None if first == 1 << 62 else first
-
-
-def take_back(
-    state: State, attempt: AttemptRow, *, at_us: int, reason: Reason, grace_ms: int
-) -> Iterator[ev.Event]:
-    """Take an attempt's capacity back: drain it, or just end it when it never started."""
-    if is_started(state, attempt):
-        yield ev.AttemptMoved(
-            at_us=at_us,
-            attempt_id=attempt.id,
-            state=AttemptState.DRAINING,
-            reason=reason,
-            deadline_us=at_us + grace_ms * 1_000,
-        )
-    else:
-        yield from end_attempt(
-            state, attempt, at_us=at_us, outcome=AttemptState.PREEMPTED, reason=reason
-        )

@@ -1,0 +1,257 @@
+"""The loop: observe, decide, act. One writer; production and simulation drive this same class.
+
+A tick drains the inbox and the mailbox, folds what they mean, decides, and commits records,
+rows and ledger entries in ONE transaction. Only then are intents handed to the driver; they
+follow from rows, so a crash in between loses nothing: ``start`` issues every open intent again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cluster.driver import ClusterDriver
+from cluster.inbox import Inbox
+from cluster.intents import Intent
+from jobs.durations import US_PER_MS, US_PER_S
+from jobs.errors import FencedError, LowtideError
+from jobs.rows import JobRow, NodeRow
+from jobs.state import State
+from jobs.store import JobStore
+from scheduler import commands as cmd
+from scheduler.admission import check_admissible
+from scheduler.catalog import Catalog
+from scheduler.clock import Clock
+from scheduler.decide import decide
+from scheduler.enact import Enactor
+from scheduler.endings import next_upkeep_us, upkeep
+from scheduler.ids import IdSource
+from scheduler.metering import Meter
+from scheduler.observe import next_price_us, observe, price_events
+from scheduler.open_intents import OpenIntents
+from scheduler.plan import Plan
+from scheduler.reconcile import reconcile
+from scheduler.recorder import Recorder
+from scheduler.snapshot import PolicySettings
+
+LEADER_TTL_US = 10 * US_PER_S
+_RENEW_US = LEADER_TTL_US // 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A command's future and what will resolve it once the tick is committed."""
+
+    future: Future[Any]
+    job_id: str = ""
+    node_id: str = ""
+    value: JobRow | None = None  # a row that is not kept (a dry run)
+
+
+class Controller:
+    """Drives one installation. Not thread-safe: one thread calls ``start`` and ``tick``."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        driver: ClusterDriver,
+        inbox: Inbox,
+        mailbox: cmd.Mailbox,
+        clock: Clock,
+        ids: IdSource,
+        catalog: Catalog,
+        settings: PolicySettings,
+        holder: str,
+    ) -> None:
+        """Take the adapters of one world; nothing is read or written before ``start``."""
+        self._store = store
+        self._driver = driver
+        self._inbox = inbox
+        self._mailbox = mailbox
+        self._clock = clock
+        self._ids = ids
+        self._catalog = catalog
+        self._settings = settings
+        self._holder = holder
+        self._epoch = 0
+        self._renewed_us = 0
+        self._adopt(State())
+
+    @property
+    def state(self) -> State:
+        """The rows; to be read by the controller's own thread only."""
+        return self._state
+
+    @property
+    def open_intents(self) -> Mapping[str, tuple[Intent, ...]]:
+        """All open intents by cluster, as of the last commit. Safe from any thread."""
+        return self._open.by_cluster
+
+    def start(self) -> bool:
+        """Become the leader, load the rows and issue every open intent again.
+
+        Returns:
+            False while somebody else leads.
+        """
+        now_us = self._clock.now_us()
+        epoch = self._store.acquire_leadership(self._holder, now_us=now_us, ttl_us=LEADER_TTL_US)
+        if epoch is None:
+            return False
+        self._epoch, self._renewed_us = epoch, now_us
+        self._adopt(self._store.load())
+        live = list(self._state.live_attempts)
+        self._meter.restore(
+            billed_until=self._store.billed_until(self._state.live_nodes),
+            entries=self._store.entries(attempt_ids=live) if live else (),
+        )
+        for intent in self._open.rebuild(self._state):
+            self._driver.submit(intent)
+        return True
+
+    def tick(self) -> Plan:
+        """Run one cycle; see the module docstring.
+
+        Raises:
+            FencedError: another server leads now; nothing was written.
+        """
+        now_us = self._clock.now_us()
+        self._renew(now_us)
+        self._recorder.begin(now_us)
+        for event in price_events(self._state, self._catalog, now_us=now_us):
+            self._recorder.emit(event, cause="prices")
+        answers = self._take_commands(now_us)
+        self._take_notices()
+        for event in upkeep(self._state, now_us=now_us):
+            self._recorder.emit(event, cause="upkeep")
+        plan = decide(observe(self._state, self._catalog, now_us=now_us, settings=self._settings))
+        for event in self._enactor.plan(plan, now_us=now_us):
+            self._recorder.emit(event, cause="plan")
+        self._commit(answers)
+        return replace(plan, wake_at_us=self._wake_us(plan, now_us))
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until told to stop, at the world's pace.
+
+        Raises:
+            FencedError: leadership was lost.
+        """
+        while not stop.is_set():
+            plan = self.tick()
+            now_us = self._clock.now_us()
+            until_us = min(plan.wake_at_us or now_us + _RENEW_US, now_us + _RENEW_US)
+            self._inbox.wait(max(0, until_us - now_us) / US_PER_S)
+        self._store.release_leadership(self._holder)
+
+    # -- parts of a tick ------------------------------------------------------------------
+
+    def _adopt(self, state: State) -> None:
+        self._state = state
+        self._meter = Meter(state)
+        self._recorder = Recorder(state, meter=self._meter)
+        self._enactor = Enactor(state, self._catalog, self._ids)
+        self._open = OpenIntents()
+
+    def _renew(self, now_us: int) -> None:
+        if now_us - self._renewed_us < _RENEW_US:
+            return
+        epoch = self._store.acquire_leadership(self._holder, now_us=now_us, ttl_us=LEADER_TTL_US)
+        if epoch != self._epoch:
+            raise FencedError("Another server leads now.", remedy="Nothing to do: it carries on.")
+        self._renewed_us = now_us
+
+    def _take_notices(self) -> None:
+        notices = sorted(self._inbox.drain(), key=lambda notice: notice.at_us)
+        for notice in notices:
+            events = reconcile(self._state, notice, cooldown_ms=self._settings.cooldown_ms)
+            for event in events:
+                self._recorder.emit(event, cause=f"notice:{notice.id}")
+
+    def _take_commands(self, now_us: int) -> list[_Answer]:
+        answers = []
+        keys: dict[str, str] = {}
+        for command, future in self._mailbox.drain():
+            try:
+                answers.append(self._obey(command, future, keys, now_us))
+            except LowtideError as refusal:
+                future.set_exception(refusal)
+        return answers
+
+    def _obey(
+        self, command: cmd.Command, future: Future[Any], keys: dict[str, str], now_us: int
+    ) -> _Answer:
+        if isinstance(command, cmd.Barrier):
+            return _Answer(future)
+        if isinstance(command, cmd.Submit):
+            return self._submit(command, future, keys, now_us)
+        event = self._enactor.command(command, now_us=now_us)
+        if event is not None:
+            self._recorder.emit(event, cause=f"command:{type(command).__name__.lower()}")
+        return _Answer(
+            future,
+            job_id=getattr(command, "job_id", ""),
+            node_id=getattr(command, "node_id", ""),
+        )
+
+    def _submit(
+        self, command: cmd.Submit, future: Future[Any], keys: dict[str, str], now_us: int
+    ) -> _Answer:
+        known = self._known(command.idempotency_key, keys)
+        if known and not command.dry_run:
+            return _Answer(future, job_id=known)
+        snapshot = observe(self._state, self._catalog, now_us=now_us, settings=self._settings)
+        check_admissible(
+            command.spec,
+            submitted_us=now_us,
+            offers=snapshot.offers,
+            now_us=now_us,
+            settings=self._settings,
+        )
+        event = self._enactor.submit(command, now_us=now_us)
+        if command.dry_run:
+            trial = State()
+            Recorder(trial, meter=Meter(trial)).emit(event, cause="dry-run")
+            return _Answer(future, value=trial.jobs[event.job_id])
+        self._recorder.emit(event, cause="command:submit")
+        if command.idempotency_key:
+            keys[command.idempotency_key] = event.job_id
+        return _Answer(future, job_id=event.job_id)
+
+    def _known(self, key: str, keys: dict[str, str]) -> str:
+        if not key:
+            return ""
+        row = self._store.job_by_key(key)
+        return row.id if row else keys.get(key, "")
+
+    def _commit(self, answers: list[_Answer]) -> None:
+        batch = self._recorder.take()
+        try:
+            if batch.records:
+                self._store.commit(batch, epoch=self._epoch)
+        except LowtideError as refusal:
+            for answer in answers:
+                answer.future.set_exception(refusal)
+            raise
+        for intent in self._open.update(self._state, batch.changes):
+            self._driver.submit(intent)
+        for answer in answers:
+            answer.future.set_result(self._row(answer))
+
+    def _row(self, answer: _Answer) -> JobRow | NodeRow | None:
+        if answer.job_id:
+            return self._state.jobs[answer.job_id]
+        if answer.node_id:
+            return self._state.nodes[answer.node_id]
+        return answer.value
+
+    def _wake_us(self, plan: Plan, now_us: int) -> int | None:
+        wakes = (
+            plan.wake_at_us,
+            next_price_us(self._state, self._catalog, now_us=now_us),
+            next_upkeep_us(self._state, self._state.live_attempts),
+        )
+        first = min((wake for wake in wakes if wake is not None), default=None)
+        return None if first is None else max(first, now_us + US_PER_MS)

@@ -1,0 +1,141 @@
+"""Make the snapshot of a cycle, and the events that keep flavors in step with the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cluster.hazard import hazard_per_million_hours
+
+from cluster.flavors import Flavor
+from cluster.offers import Offer
+from jobs import events as ev
+from jobs.rows import FlavorRow, NodeRow
+from jobs.state import State
+from jobs.states import NodeState
+from scheduler.catalog import Catalog
+from scheduler.snapshot import LiveAttempt, NodeView, PolicySettings, Snapshot
+
+_AHEAD_US = 48 * 3_600_000_000  # how far a plan looks into known prices
+
+
+def price_events(state: State, catalog: Catalog, *, now_us: int) -> Iterator[ev.Event]:
+    """Give price changes up to now, at the very instants at which they took effect.
+
+    Flavors without live nodes skip the steps in between: nobody pays for those.
+    """
+    busy = {state.nodes[node_id].flavor for node_id in state.live_nodes}
+    for flavor in catalog.flavors.values():
+        row = state.flavors.get(flavor.name)
+        if row is None:
+            yield _priced(catalog, flavor.name, now_us)
+            yield ev.FlavorLimited(at_us=now_us, flavor=flavor.name, limit=flavor.max_nodes)
+            continue
+        if flavor.name in busy:
+            yield from _edges(state, catalog, row, now_us)
+        if _differs(catalog, state.flavors[flavor.name], now_us):
+            yield _priced(catalog, flavor.name, now_us)
+
+
+def _edges(state: State, catalog: Catalog, row: FlavorRow, now_us: int) -> Iterator[ev.Event]:
+    at_us = catalog.prices.next_change_us(row.name, row.priced_us)
+    while at_us is not None and at_us <= now_us:
+        if _differs(catalog, state.flavors[row.name], at_us):
+            yield _priced(catalog, row.name, at_us)
+        at_us = catalog.prices.next_change_us(row.name, at_us)
+
+
+def _differs(catalog: Catalog, row: FlavorRow, at_us: int) -> bool:
+    price = catalog.prices.at(row.name, at_us)
+    return (row.usd_nanos_per_hour, row.list_usd_nanos_per_hour) != (
+        price.usd_nanos_per_hour,
+        price.list_usd_nanos_per_hour,
+    )
+
+
+def _priced(catalog: Catalog, flavor: str, at_us: int) -> ev.FlavorPriced:
+    price = catalog.prices.at(flavor, at_us)
+    return ev.FlavorPriced(
+        at_us=at_us,
+        flavor=flavor,
+        usd_nanos_per_hour=price.usd_nanos_per_hour,
+        list_usd_nanos_per_hour=price.list_usd_nanos_per_hour,
+        price_source=price.source,
+    )
+
+
+def next_price_us(state: State, catalog: Catalog, *, now_us: int) -> int | None:
+    """Give the next price change that matters: of a flavor with live nodes."""
+    busy = dict.fromkeys(state.nodes[node_id].flavor for node_id in state.live_nodes)
+    changes = (
+        catalog.prices.next_change_us(name, now_us) for name in busy if name in catalog.flavors
+    )
+    return min((at_us for at_us in changes if at_us is not None), default=None)
+
+
+def observe(state: State, catalog: Catalog, *, now_us: int, settings: PolicySettings) -> Snapshot:
+    """Freeze what a cycle may know."""
+    nodes = [state.nodes[node_id] for node_id in state.live_nodes]
+    return Snapshot(
+        now_us=now_us,
+        queued=tuple(state.jobs[job_id] for job_id in state.queued),
+        live=tuple(_live(state, attempt_id) for attempt_id in state.live_attempts),
+        nodes=tuple(_view(state, node) for node in nodes),
+        offers=_offers(state, catalog, nodes, now_us=now_us),
+        windows=catalog.windows,
+        settings=settings,
+    )
+
+
+def _live(state: State, attempt_id: str) -> LiveAttempt:
+    attempt = state.attempts[attempt_id]
+    return LiveAttempt(job=state.jobs[attempt.job_id], attempt=attempt)
+
+
+def _view(state: State, node: NodeRow) -> NodeView:
+    return NodeView(
+        row=node,
+        free_milli=node.gpu_milli - state.held_milli(node.id),
+        free_cpus=node.cpus - state.held_cpus(node.id),
+    )
+
+
+def _offers(
+    state: State, catalog: Catalog, nodes: list[NodeRow], *, now_us: int
+) -> tuple[Offer, ...]:
+    up: dict[str, int] = {}
+    exposure_us: dict[str, int] = {}
+    for node in nodes:
+        up[node.flavor] = up.get(node.flavor, 0) + 1
+        if node.state is not NodeState.REQUESTED and node.ready_us is not None:
+            lived_us = max(0, now_us - node.ready_us)
+            exposure_us[node.flavor] = exposure_us.get(node.flavor, 0) + lived_us
+    return tuple(
+        _offer(
+            state.flavors[flavor.name],
+            flavor,
+            catalog,
+            up=up.get(flavor.name, 0),
+            exposure_ms=exposure_us.get(flavor.name, 0) // 1_000,
+            now_us=now_us,
+        )
+        for flavor in catalog.flavors.values()
+    )
+
+
+def _offer(
+    row: FlavorRow, flavor: Flavor, catalog: Catalog, *, up: int, exposure_ms: int, now_us: int
+) -> Offer:
+    backing_off = now_us < row.backoff_until_us
+    return Offer(
+        flavor=flavor,
+        usd_nanos_per_hour=row.usd_nanos_per_hour,
+        list_usd_nanos_per_hour=row.list_usd_nanos_per_hour,
+        launchable=0 if backing_off else max(0, row.limit - up),
+        limit=row.limit,
+        backoff_until_us=row.backoff_until_us,
+        hazard_per_million_hours=hazard_per_million_hours(
+            flavor.market, evictions=row.evictions, exposure_ms=row.exposure_ms + exposure_ms
+        ),
+        next_prices=catalog.prices.ahead(flavor.name, now_us, now_us + _AHEAD_US),
+        price_rests_on=catalog.prices.rests_on(flavor.name),
+    )

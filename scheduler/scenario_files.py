@@ -1,0 +1,151 @@
+"""The files that a scenario names: step series of limits and prices, and tables of jobs.
+
+A series is a CSV (its ``column`` is named), a JSON list, an object with a ``data`` list, or an
+object from which ``key`` picks a list. ``.gz`` and ``.xz`` are unpacked on the way. Every
+problem is a ``FileFormatError`` that names file, line or element, and field.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import FileFormatError
+
+_UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}
+_READ_ERRORS = (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, unpacked if its name says so.
+
+    Raises:
+        FileFormatError: it does not exist or cannot be unpacked or decoded.
+    """
+    try:
+        return _UNPACK.get(path.suffix, bytes)(path.read_bytes()).decode("utf-8")
+    except _READ_ERRORS as error:
+        raise FileFormatError(
+            f"{path} cannot be read: {error}.",
+            remedy="Correct the path (it is relative to the scenario file) or restore the file.",
+        ) from error
+
+
+def parse_json(text: str, *, source: str) -> Any:  # noqa: ANN401 - JSON data
+    """Parse JSON with exact decimals.
+
+    Raises:
+        FileFormatError: it is not JSON; names the line.
+    """
+    try:
+        return json.loads(text, parse_float=Decimal)
+    except json.JSONDecodeError as error:
+        raise FileFormatError(
+            f"{source}, line {error.lineno}: not JSON: {error.msg}.",
+            remedy="Correct the syntax there.",
+        ) from error
+
+
+@cache
+def _parsed(path: Path) -> Any:  # noqa: ANN401 - JSON data, or the rows of a CSV
+    text = read_text(path)
+    if path.name.removesuffix(path.suffix if path.suffix in _UNPACK else "").endswith(".csv"):
+        return read_table(text, source=str(path))
+    return parse_json(text, source=str(path))
+
+
+def read_table(text: str, *, source: str) -> list[dict[str, str]]:
+    """Read a CSV with a header; row ``i`` stands on line ``i + 2``.
+
+    Raises:
+        FileFormatError: there is no header, or a row is longer or shorter than it.
+    """
+    rows = list(csv.reader(io.StringIO(text)))
+    if not rows:
+        raise FileFormatError(f"{source} is empty.", remedy="Give it a header and rows.")
+    header, body = rows[0], [row for row in rows[1:] if row]
+    for index, row in enumerate(body):
+        if len(row) != len(header):
+            raise FileFormatError(
+                f"{source}, line {index + 2}: {len(row)} fields under {len(header)} columns.",
+                remedy="Give every row as many fields as the header has.",
+            )
+    return [dict(zip(header, row, strict=True)) for row in body]
+
+
+def read_series(path: Path, *, column: str | None, key: str | None) -> list[Decimal]:
+    """Read one series of numbers, one per step.
+
+    Raises:
+        FileFormatError: it cannot be found in the file, is empty, or holds something that is
+            not a number of at least 0.
+    """
+    data = _parsed(path)
+    values = _column(data, column, path=path) if _is_table(data) else _list(data, key, path=path)
+    if not values:
+        raise FileFormatError(f"{path} holds no value.", remedy="Give it one value per step.")
+    first = 2 if _is_table(data) else 1
+    what = "line" if first == 2 else "element"  # noqa: PLR2004 - a header is line 1
+    return [
+        _number(value, where=f"{path}, {what} {index + first}, field '{column or key or 'data'}'")
+        for index, value in enumerate(values)
+    ]
+
+
+def own_step_s(path: Path) -> Decimal | None:
+    """Give the step that a trace states itself (``metadata.gap_seconds``), None without one."""
+    data = _parsed(path)
+    meta = data.get("metadata") if isinstance(data, Mapping) else None
+    gap = meta.get("gap_seconds") if isinstance(meta, Mapping) else None
+    return Decimal(gap) if gap is not None else None
+
+
+def _is_table(data: object) -> bool:
+    return isinstance(data, list) and bool(data) and isinstance(data[0], dict)
+
+
+def _column(rows: Sequence[Mapping[str, str]], column: str | None, *, path: Path) -> list[str]:
+    known = list(rows[0])
+    if column is None or column not in known:
+        raise FileFormatError(
+            f"{path}, line 1: there is no column '{column or ''}'.",
+            remedy=f"Name one with `column`: {', '.join(known)}.",
+        )
+    return [row[column] for row in rows]
+
+
+def _list(data: object, key: str | None, *, path: Path) -> list[Any]:
+    if isinstance(data, Mapping):
+        name = key if key is not None else "data"
+        if name not in data:
+            raise FileFormatError(
+                f"{path}: there is no series '{name}'.",
+                remedy=f"Name one with `key`: {', '.join(map(str, list(data)[:20]))}.",
+            )
+        data = data[name]
+    if not isinstance(data, list):
+        raise FileFormatError(
+            f"{path}: field '{key or 'data'}' is not a list of numbers.",
+            remedy="Give a JSON list, or an object with a `data` list.",
+        )
+    return data
+
+
+def _number(value: object, *, where: str) -> Decimal:
+    try:
+        number = Decimal(str(value).strip())
+    except InvalidOperation:
+        number = Decimal(-1)
+    if isinstance(value, bool) or not number.is_finite() or number < 0:
+        raise FileFormatError(
+            f"{where}: {value!r} is not a number of at least 0.", remedy="Correct the value there."
+        )
+    return number

@@ -1,0 +1,216 @@
+"""The fields of a scenario file, as pydantic models: names and types are a contract (POLICY.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from cluster.flavors import Flavor
+from jobs.errors import FileFormatError
+from jobs.spec import NANOS_PER_USD, JobSpec, Market, Name
+from scheduler.scenario_files import own_step_s, read_series
+from scheduler.settings import WindowSettings
+
+_CPUS = 1_000_000  # a scenario does not count cores
+_IDLE_RELEASE_S = 60
+
+Seconds = Annotated[Decimal, Field(ge=0, le=10**10)]
+Usd = Annotated[Decimal, Field(ge=0, le=10**6)]
+
+
+def us(seconds: Decimal) -> int:
+    """Give seconds as whole microseconds."""
+    return int(seconds * 1_000_000)
+
+
+def nanos(usd: Decimal | int) -> int:
+    """Give dollars as whole nano-dollars."""
+    return int(usd * NANOS_PER_USD)
+
+
+def _ms(seconds: Decimal) -> int:
+    return int(seconds * 1_000)
+
+
+def _names(value: object) -> object:
+    """Let a CSV cell hold several names: ``spot;reserved``."""
+    return tuple(value.split(";")) if isinstance(value, str) else value
+
+
+def _file_or_value(value: object) -> str:
+    return "file" if isinstance(value, Mapping | BaseModel) else "value"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileIn(_Strict):
+    """A table in a file of its own."""
+
+    file: str
+
+
+class SeriesIn(_Strict):
+    """One value per step, in a file. ``step_s`` may be left out if the file states it."""
+
+    file: str
+    column: str | None = None
+    key: str | None = None
+    step_s: Annotated[Decimal, Field(gt=0)] | None = None
+    from_s: Seconds = Decimal(0)
+
+    def read(self, folder: Path) -> tuple[list[Decimal], Decimal]:
+        """Give the values and the seconds between them.
+
+        Raises:
+            FileFormatError: the file is wrong, or nobody states the step.
+        """
+        path = folder / self.file
+        values = read_series(path, column=self.column, key=self.key)
+        step_s = self.step_s or own_step_s(path)
+        if step_s is None:
+            raise FileFormatError(
+                f"{path}: field 'step_s': nobody says how long a step is.",
+                remedy="Add `step_s`, in seconds, beside `file`.",
+            )
+        skipped = int(self.from_s // step_s)
+        return values[skipped:] or values[-1:], step_s
+
+
+Limit = Annotated[
+    Annotated[int, Field(ge=0, le=100_000), Tag("value")] | Annotated[SeriesIn, Tag("file")],
+    Discriminator(_file_or_value),
+]
+PriceIn = Annotated[
+    Annotated[Usd, Tag("value")] | Annotated[SeriesIn, Tag("file")], Discriminator(_file_or_value)
+]
+
+
+class FlavorIn(_Strict):
+    """A kind of node. A zone's spot capacity is one, its on-demand capacity another."""
+
+    name: Name
+    market: Market
+    accelerator: str = ""
+    gpus_per_node: Annotated[Decimal, Field(ge=0, le=1_024, decimal_places=3)] = Decimal(1)
+    region: str = ""
+    zone: str = ""
+    price_usd_per_hour: PriceIn
+    list_price_usd_per_hour: Usd | None = None
+    nodes: Limit
+    boot_s: Seconds = Decimal(0)
+    notice_s: Seconds = Decimal(0)
+    idle_release_s: Seconds | None = None
+
+    def flavor(self, *, max_nodes: int, usd_nanos: int) -> Flavor:
+        """Give the scheduler's value. An idle node is kept no longer than a new one boots."""
+        idle_s = self.idle_release_s
+        if idle_s is None:
+            idle_s = min(self.boot_s, Decimal(_IDLE_RELEASE_S))
+        return Flavor(
+            name=self.name,
+            cluster=self.region or "simulated",
+            market=self.market,
+            accelerator=self.accelerator,
+            region=self.region,
+            zone=self.zone,
+            gpu_milli=int(self.gpus_per_node * 1_000),
+            cpus=_CPUS,
+            usd_nanos_per_hour=usd_nanos,
+            list_usd_nanos_per_hour=nanos(self.list_price_usd_per_hour or 0),
+            max_nodes=max_nodes,
+            boot_ms=_ms(self.boot_s),
+            notice_ms=_ms(self.notice_s),
+            idle_release_ms=_ms(idle_s),
+        )
+
+
+class JobIn(_Strict):
+    """A job; the same names are the columns of a jobs file, where an empty cell is absent."""
+
+    name: str = ""
+    submit_s: Seconds = Decimal(0)
+    nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
+    gpus_per_node: Annotated[Decimal, Field(ge=0, le=1_024, decimal_places=3)] = Decimal(1)
+    work_s: Annotated[Decimal, Field(gt=0, le=10**10)]
+    deadline_s: Annotated[Decimal, Field(gt=0, le=10**10)] | None = None
+    team: str = "default"
+    priority: Annotated[int, Field(ge=-1_000, le=1_000)] = 0
+    setup_s: Seconds = Decimal(0)
+    restore_s: Seconds = Decimal(0)
+    save_s: Seconds = Decimal(0)
+    checkpoint_interval_s: Seconds | None = None
+    checkpoint_gb: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    markets: Annotated[tuple[Market, ...], BeforeValidator(_names)] = ()
+    accelerators: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    regions: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+
+    @model_validator(mode="after")
+    def _fraction(self) -> Self:
+        if self.gpus_per_node > 1 and self.gpus_per_node % 1:
+            msg = "more than one GPU must be a whole number"
+            raise ValueError(msg)
+        return self
+
+    def spec(self, *, default_name: str) -> JobSpec:
+        """Give the specification that a user would have submitted."""
+        interval = self.checkpoint_interval_s
+        return JobSpec(
+            name=self.name or default_name,
+            nodes=self.nodes,
+            gpus=self.gpus_per_node,
+            markets=self.markets,
+            accelerators=self.accelerators,
+            regions=self.regions,
+            deadline=None if self.deadline_s is None else float(self.deadline_s),
+            work=float(self.work_s),
+            setup=float(self.setup_s),
+            restore=float(self.restore_s),
+            save=float(self.save_s),
+            checkpoint_interval=None if interval is None else float(interval),
+            checkpoint_gb=self.checkpoint_gb,
+            team=self.team,
+            priority=self.priority,
+        )
+
+
+class WindowIn(WindowSettings):
+    """A price window as in ``lowtide.yaml``, or with a tariff instead of a percentage."""
+
+    price_percent: int = Field(default=100, ge=0, le=1_000)
+    price_usd_per_hour: Usd | None = None
+
+
+Jobs = Annotated[
+    Annotated[tuple[JobIn, ...], Tag("value")] | Annotated[FileIn, Tag("file")],
+    Discriminator(_file_or_value),
+]
+
+
+class ScenarioIn(_Strict):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    start: AwareDatetime
+    seed: int = 0
+    horizon_s: Annotated[Decimal, Field(gt=0, le=10**10)] | None = None
+    observation: Literal["free", "probe"] = "free"
+    flavors: Annotated[tuple[FlavorIn, ...], Field(min_length=1)]
+    egress_usd_per_gb: Mapping[str, Mapping[str, Usd]] = Field(default_factory=dict)
+    jobs: Jobs
+    price_windows: tuple[WindowIn, ...] = ()
+    budgets: tuple[Mapping[str, Any], ...] = ()

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.events import Record
+from jobs.errors import FencedError
+from jobs.events import JobSubmitted, Record
 from jobs.ledger.entries import Entry
-from jobs.rows import AttemptRow, JobRow, NodeRow
+from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.state import State
 from jobs.states import JobState
 
@@ -27,6 +28,33 @@ class Batch:
     state: State
 
 
+def check_sequence(records: Iterable[Record], *, after_seq: int) -> None:
+    """Assert that the records number on from ``after_seq`` without a gap."""
+    for seq, record in enumerate(records, start=after_seq + 1):
+        assert record.seq == seq, f"record {record.seq} where {seq} was due"
+
+
+def submit_keys(records: Iterable[Record]) -> dict[str, str]:
+    """Give the idempotency keys of the submits among the records, with their jobs.
+
+    The controller looks a key up before it makes a job, so a key used twice is a bug of ours.
+    """
+    keys: dict[str, str] = {}
+    for event in (record.event for record in records):
+        if isinstance(event, JobSubmitted) and event.idempotency_key:
+            assert event.idempotency_key not in keys, f"{event.idempotency_key!r} used twice"
+            keys[event.idempotency_key] = event.job_id
+    return keys
+
+
+def fenced(epoch: int, *, now: int) -> FencedError:
+    """Say that ``epoch`` may not write any more (or never might)."""
+    return FencedError(
+        f"Leader epoch {epoch} may not write; the epoch is {now} now.",
+        remedy="Stop this server, or start it again to follow the new leader.",
+    )
+
+
 class JobStore(Protocol):
     """Durable storage. Every method may raise ``UnreachableError`` when the database is away."""
 
@@ -35,32 +63,44 @@ class JobStore(Protocol):
 
         Returns:
             The fencing epoch (grows by one with each new holder), or None while somebody
-            else's lease has not expired.
+            else's lease has not expired. A holder that renews late keeps its epoch if nobody
+            took over meanwhile, so a holder's name must be new in each process.
         """
 
     def release_leadership(self, holder: str) -> None:
         """Give the lease back at once (a clean stop)."""
 
     def load(self) -> State:
-        """Read all rows."""
+        """Read all rows, as a State of the caller's own."""
 
     def commit(self, batch: Batch, *, epoch: int) -> None:
         """Write a tick in ONE transaction: records, rows, entries.
 
-        An entry whose id is there already is ignored when equal.
+        An entry whose id is there already is ignored when equal. Readers see all of a tick or
+        nothing of it.
 
         Raises:
-            FencedError: a newer leader exists; nothing was written.
-            AssertionError: the first record does not follow the last one stored.
+            FencedError: ``epoch`` is not the present leader's; nothing was written.
+            AssertionError: a record does not follow the last one stored, an entry does not
+                balance or contradicts the stored one of its id, an idempotency key comes
+                twice; nothing was written.
         """
 
-    def records(self, *, after_seq: int = 0, limit: int | None = None) -> Iterator[Record]:
-        """Give the journal in order."""
+    def last_seq(self) -> int:
+        """Give the number of the newest record, 0 before the first."""
+
+    def records(
+        self, *, after_seq: int = 0, limit: int | None = None, subject: str | None = None
+    ) -> Iterator[Record]:
+        """Give the journal in order, all of it or one subject's."""
 
     def entries(
         self, *, attempt_ids: Iterable[str] | None = None, node_id: str | None = None
     ) -> Iterator[Entry]:
-        """Give ledger entries in posting order, all or those that touch an attempt or node."""
+        """Give ledger entries in posting order, all or those that touch an attempt or node.
+
+        With attempts and a node given, an entry that touches either is given, once.
+        """
 
     def billed_until(self, node_ids: Iterable[str]) -> Mapping[str, int]:
         """Give, for each node with usage entries, the end of the last one (microseconds)."""
@@ -78,14 +118,26 @@ class JobStore(Protocol):
     ) -> list[JobRow]:
         """Give jobs, newest first by (submitted_us, id), after a cursor of the same pair."""
 
+    def counts_by_state(self) -> Mapping[JobState, int]:
+        """Give the number of jobs in each state that any job is in."""
+
     def job_by_key(self, idempotency_key: str) -> JobRow | None:
         """Find the job that an earlier submit with this key made."""
 
     def attempts(self, job_id: str) -> list[AttemptRow]:
         """Give a job's attempts in order."""
 
+    def attempt(self, attempt_id: str) -> AttemptRow | None:
+        """Give one attempt, None when there is none."""
+
+    def lease(self, lease_id: str) -> LeaseRow | None:
+        """Give one lease, None when there is none."""
+
     def nodes(self, *, live_only: bool = True) -> list[NodeRow]:
         """Give nodes, oldest first."""
+
+    def flavors(self) -> list[FlavorRow]:
+        """Give the flavors that were ever priced, by name."""
 
     def append_log(self, attempt_id: str, *, rank: int, offset: int, data: bytes) -> int:
         """Keep output of one rank at a byte offset; overlap with what is there is ignored.
@@ -98,6 +150,9 @@ class JobStore(Protocol):
         self, attempt_id: str, *, rank: int, offset: int = 0, limit: int = 1_000_000
     ) -> bytes:
         """Give up to ``limit`` bytes of one rank's output from ``offset`` on."""
+
+    def log_lengths(self, attempt_id: str) -> Mapping[int, int]:
+        """Give the bytes kept of each rank that wrote anything."""
 
     def close(self) -> None:
         """Let go of connections."""

@@ -1,0 +1,198 @@
+"""One suite that every `Storage` passes: in memory, on a file system, on a real S3 server."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from typing_extensions import Buffer
+
+from checkpointing.errors import MissingObject, StorageError
+from checkpointing.hashing import crc32c
+from checkpointing.storage import (
+    FileStorage,
+    MemoryStorage,
+    Storage,
+    keeps_conditions,
+    open_storage,
+)
+from tests.s3_server import S3Server, s3_server
+
+__all__ = ["s3_server"]
+
+S3 = pytest.param("s3", marks=pytest.mark.integration)
+
+
+@pytest.fixture(params=["memory", "file", S3])
+def storage(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Storage:
+    """A fresh, empty store of each kind."""
+    if request.param == "memory":
+        return MemoryStorage()
+    if request.param == "file":
+        return open_storage(f"file://{tmp_path}/store")
+    server = request.getfixturevalue("s3_server")
+    use(server, monkeypatch)
+    return open_storage(f"s3://{server.bucket}/{tmp_path.name}")
+
+
+def use(server: S3Server, monkeypatch: pytest.MonkeyPatch, **changed: str) -> None:
+    """Point boto3 at the server."""
+    for name, value in {**server.environment(), **changed}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_what_was_put_is_got(storage: Storage) -> None:
+    """Bytes come back as they were, whatever buffer they came in, and can be replaced."""
+    storage.put("a/b", b"one", crc32c=crc32c(b"one"))
+    storage.put("a/b", memoryview(bytearray(b"two")))
+    storage.put("empty", b"")
+    assert storage.get("a/b") == b"two"
+    assert storage.get("empty") == b""
+
+
+def test_a_large_object_survives_whole(storage: Storage) -> None:
+    """Many times an HTTP client's block: nothing is lost or doubled at the seams."""
+    data = bytes(range(256)) * 20_000 + b"end"
+    storage.put("large", data, crc32c=crc32c(data))
+    assert storage.get("large") == data
+
+
+def test_a_range_is_cut_exactly(storage: Storage) -> None:
+    """Ranges are exact inside, short at the end, empty past it."""
+    storage.put("k", b"0123456789")
+    assert storage.get_range("k", 2, 3) == b"234"
+    assert storage.get_range("k", 8, 5) == b"89"
+    assert storage.get_range("k", 10, 5) == b""
+    assert storage.get_range("k", 3, 0) == b""
+
+
+def test_if_absent_stores_once(storage: Storage) -> None:
+    """The second writer of a name is told so and changes nothing."""
+    assert storage.put_if_absent("c", b"first")
+    assert not storage.put_if_absent("c", b"second")
+    assert storage.get("c") == b"first"
+
+
+def test_if_absent_has_one_winner(storage: Storage) -> None:
+    """Of many writers at the same time exactly one wins, and its bytes are there."""
+    gate = threading.Barrier(8)
+
+    def write(number: int) -> bool:
+        gate.wait(10)
+        return storage.put_if_absent("race", str(number).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(write, range(8)))
+    assert won.count(True) == 1
+    assert storage.get("race") == str(won.index(True)).encode()
+
+
+def test_what_is_absent_is_named(storage: Storage) -> None:
+    """Reading what is not there raises `MissingObject` with the name; deleting it does not."""
+    for read in (storage.get, lambda key: storage.get_range(key, 0, 1)):
+        with pytest.raises(MissingObject, match="no/such"):
+            read("no/such")
+    assert not storage.exists("no/such")
+    storage.delete("no/such")
+
+
+def test_deleted_is_gone(storage: Storage) -> None:
+    """After a delete the name is free again."""
+    storage.put("d", b"x")
+    assert storage.exists("d")
+    storage.delete("d")
+    assert not storage.exists("d")
+    assert storage.put_if_absent("d", b"y")
+
+
+def test_a_listing_is_complete_and_sorted(storage: Storage) -> None:
+    """A prefix is plain text, not a folder; lengths and times are right."""
+    for key in ("p/b", "p/a/1", "p/a/2", "pq", "z"):
+        storage.put(key, key.encode())
+    assert [item.key for item in storage.list("p/")] == ["p/a/1", "p/a/2", "p/b"]
+    assert [item.key for item in storage.list("p/a/1")] == ["p/a/1"]
+    assert [item.key for item in storage.list("p")] == ["p/a/1", "p/a/2", "p/b", "pq"]
+    assert [item.length for item in storage.list("pq")] == [2]
+    assert storage.list("p/")[0].modified_us > 1_500_000_000_000_000
+    assert storage.list("nothing/") == ()
+
+
+def test_the_probe_finds_conditions_kept(storage: Storage) -> None:
+    """Each of our stores honours conditional writes, and the probe leaves nothing behind."""
+    assert keeps_conditions(storage, probe_key="probes/1")
+    assert storage.list("probes/") == ()
+
+
+def test_the_probe_finds_conditions_ignored() -> None:
+    """A store that overwrites in spite of the condition is found out."""
+
+    class Careless(MemoryStorage):
+        def put_if_absent(self, key: str, data: Buffer) -> bool:
+            self.put(key, data)
+            return True
+
+    assert not keeps_conditions(Careless(), probe_key="probes/1")
+
+
+def test_a_file_store_leaves_no_temporary_files(tmp_path: Path) -> None:
+    """Neither a win nor a loss leaves anything but the objects."""
+    store = FileStorage(tmp_path)
+    store.put("a", b"1")
+    store.put_if_absent("b", b"2")
+    store.put_if_absent("b", b"3")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["a", "b"]
+
+
+def test_an_unusable_folder_is_explained(tmp_path: Path) -> None:
+    """A file where the folder should be gives cause and remedy, not a traceback."""
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot be used") as caught:
+        open_storage(str(tmp_path / "taken"))
+    assert caught.value.code == "storage-failed"
+
+
+@pytest.mark.parametrize("uri", ["", "gs://bucket/x", "http://host/x"])
+def test_an_unknown_place_is_explained(uri: str) -> None:
+    """A URI of a kind that we do not have says which ones we do."""
+    with pytest.raises(StorageError, match="s3://BUCKET") as caught:
+        open_storage(uri)
+    assert caught.value.code == "storage-uri"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("changed", "bucket", "code"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, None, "storage-credentials"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, None, "storage-credentials"),
+        ({}, "no-such-bucket", "storage-bucket-missing"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, None, "storage-unreachable"),
+    ],
+)
+def test_a_bad_s3_set_up_is_explained(
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: dict[str, str],
+    bucket: str | None,
+    code: str,
+) -> None:
+    """Wrong credentials, no bucket, no server: each has its code, its cause and its remedy."""
+    use(s3_server, monkeypatch, **changed)
+    with pytest.raises(StorageError) as caught:
+        open_storage(f"s3://{bucket or s3_server.bucket}/x")
+    assert caught.value.code == code
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.integration
+def test_s3_verifies_the_checksum(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that do not match their CRC32C are refused by the store, and nothing is stored."""
+    use(s3_server, monkeypatch)
+    storage = open_storage(f"s3://{s3_server.bucket}/checked")
+    with pytest.raises(StorageError):
+        storage.put("bad", b"hello", crc32c=0)
+    assert not storage.exists("bad")

@@ -70,7 +70,9 @@ def attempt_totals(entries: Iterable[Entry]) -> dict[tuple[str, CostClass], Amou
 
 def statement(job_id: str, entries: Iterable[Entry]) -> Statement:
     """Give one job's statement from the entries that touch its attempts."""
-    return _statement(job_id, attempt_totals(entries))
+    totals = attempt_totals(entries)  # an entry of a shared node has the legs of other jobs too
+    mine = {owner: amount for owner, amount in totals.items() if job_of(owner[0]) == job_id}
+    return _statement(job_id, mine)
 
 
 def overview(entries: Iterable[Entry]) -> Overview:

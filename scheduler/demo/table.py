@@ -1,0 +1,116 @@
+"""The demo's closing table: one row per job from its statement, and the totals that tie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from scheduler.cli.formats import dollars, gpu_hours, span
+
+_NONE: dict[str, int] = {"usd_nanos": 0, "gpu_ms": 0, "list_usd_nanos": 0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One job's outcome; GPU time in milliseconds, money in nano-dollars."""
+
+    job: str
+    shows: str
+    flavors: tuple[str, ...]  # of its attempts, in order
+    state: str
+    attempts: int
+    evictions: int
+    wait_ms: int
+    held_gpu_ms: int
+    useful_gpu_ms: int
+    restart_gpu_ms: int
+    lost_gpu_ms: int
+    stall_gpu_ms: int
+    usd_nanos: int
+    usd_nanos_per_useful_gpu_hour: int | None
+    saved_usd_nanos: int
+
+
+def make_row(detail: dict[str, Any], statement: dict[str, Any], *, shows: str) -> Row:
+    """Put a job and its statement into a row."""
+    job = detail["job"]
+    classes = statement["classes"]
+    lost = classes["lost"]["gpu_ms"]
+    return Row(
+        job=job["id"],
+        shows=shows,
+        flavors=tuple(attempt["flavor"] for attempt in detail["attempts"]),
+        state=job["state"],
+        attempts=job["attempts"],
+        evictions=job["evictions"],
+        wait_ms=job["waited_ms"],
+        held_gpu_ms=statement["total"]["gpu_ms"],
+        useful_gpu_ms=statement["useful_gpu_ms"],
+        restart_gpu_ms=statement["restart_gpu_ms"] - lost,
+        lost_gpu_ms=lost,
+        stall_gpu_ms=classes["startup"]["gpu_ms"] + classes["checkpoint"]["gpu_ms"],
+        usd_nanos=statement["total"]["usd_nanos"],
+        usd_nanos_per_useful_gpu_hour=statement["effective_usd_nanos_per_useful_gpu_hour"],
+        saved_usd_nanos=statement["net_spot_saving_usd_nanos"],
+    )
+
+
+def closing_table(rows: list[Row], overview: dict[str, Any]) -> Table:
+    """Draw the rows, then idle, overhead and the bill."""
+    table = Table(title="What each retrain cost, and why", title_justify="left")
+    for name in ("job", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in (
+        "tries",
+        "evicted",
+        "wait",
+        "GPU-hours",
+        "useful",
+        "restart",
+        "lost",
+        "start+save",
+        "cost",
+        "$/useful GPU-h",
+        "net saved",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row))
+    table.add_section()
+    for name in ("idle", "overhead", "bill"):
+        amount = overview.get(name, _NONE)
+        held = gpu_hours(amount["gpu_ms"])
+        money = _money(amount["usd_nanos"])
+        table.add_row(name, "", "", "", "", held, "", "", "", "", money, "", "")
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    rate = row.usd_nanos_per_useful_gpu_hour
+    return [
+        row.job,
+        row.state,
+        str(row.attempts),
+        str(row.evictions),
+        span(row.wait_ms),
+        gpu_hours(row.held_gpu_ms),
+        _share(row.useful_gpu_ms, row),
+        _share(row.restart_gpu_ms, row),
+        _share(row.lost_gpu_ms, row),
+        _share(row.stall_gpu_ms, row),
+        _money(row.usd_nanos),
+        "-" if rate is None else dollars(rate),
+        _money(row.saved_usd_nanos),
+    ]
+
+
+def _money(usd_nanos: int) -> str:
+    """Write demo money, which is little, to the hundredth of a cent."""
+    sign = "-" if usd_nanos < 0 else ""
+    return f"{sign}${abs(usd_nanos) / 1e9:.4f}"
+
+
+def _share(gpu_ms: int, row: Row) -> str:
+    return f"{100 * gpu_ms / row.held_gpu_ms:.0f} %" if row.held_gpu_ms else "-"

@@ -7,6 +7,8 @@ while a server runs; ``lowtide.db`` and ``storage/`` are the embedded defaults.
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,14 +79,18 @@ class Home:
                 aside.unlink()
         return path.read_text(encoding="ascii").strip()
 
-    def write_server(self, *, url: str, pid: int) -> None:
-        """Say where the server is; readers see the old or the new, never a part."""
+    def write_server(self, *, url: str, pid: int, holder: str = "") -> None:
+        """Say where the server is; readers see the old or the new, never a part.
+
+        ``holder`` is the name under which it holds the leader's lease.
+        """
         aside = self.server_file.with_suffix(f".{pid}")
-        _write_private(aside, orjson.dumps({"url": url, "pid": pid}))
+        told = {"url": url, "pid": pid, "host": socket.gethostname(), "holder": holder}
+        _write_private(aside, orjson.dumps(told))
         aside.replace(self.server_file)
 
     def read_server(self) -> dict[str, Any] | None:
-        """Give ``url`` and ``pid`` of the last server that started here, None without one."""
+        """Give ``url``, ``pid``, ``host`` and ``holder`` of the last server, None without one."""
         try:
             data: dict[str, Any] = orjson.loads(self.server_file.read_bytes())
         except (FileNotFoundError, orjson.JSONDecodeError):
@@ -95,6 +101,18 @@ class Home:
         """Remove ``server.json`` if it is still ours."""
         if (self.read_server() or {}).get("pid") == pid:
             self.server_file.unlink(missing_ok=True)
+
+    def is_dead(self, server: Mapping[str, Any]) -> bool:
+        """Whether what ``read_server`` gave is surely over; only its own machine can tell."""
+        if server.get("host") != socket.gethostname() or server.get("pid") == os.getpid():
+            return False
+        try:
+            os.kill(int(server["pid"]), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
 
 
 def _write_private(path: Path, data: bytes) -> None:

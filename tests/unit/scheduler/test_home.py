@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,23 @@ def test_a_server_forgets_only_itself(tmp_path: Path) -> None:
     assert home.read_server() is None
     home.write_server(url="http://127.0.0.1:1", pid=2)
     home.forget_server(pid=1)
-    assert home.read_server() == {"url": "http://127.0.0.1:1", "pid": 2}
+    assert (home.read_server() or {})["url"] == "http://127.0.0.1:1"
     home.forget_server(pid=2)
     assert home.read_server() is None
+
+
+def test_only_a_server_that_is_surely_gone_is_dead(tmp_path: Path) -> None:
+    """A living process, another machine and ourselves are never taken for dead."""
+    home = Home(tmp_path)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    home.write_server(url="http://127.0.0.1:1", pid=gone.pid)
+    server = home.read_server()
+    assert server is not None
+    assert home.is_dead(server)
+    assert not home.is_dead({**server, "host": "elsewhere"})
+    assert not home.is_dead({**server, "pid": os.getppid()})
+    assert not home.is_dead({**server, "pid": os.getpid()})
 
 
 def test_a_home_that_cannot_be_made_is_explained(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""Keeps one agent process per cluster alive, for ``lowtide up``.
+
+An agent outlives the server on purpose: it keeps the training going while the server is away.
+So it gets a session of its own (Ctrl-C does not reach it), writes its output to a file, and a
+later ``up`` takes a living one over instead of starting a second.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import orjson
+import psutil
+import structlog
+
+from cluster.processes import created_at, is_running, kill_trees
+from scheduler.home import Home
+
+_LOOK_S = 0.3
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 15.0
+_DOWN_S = 20.0
+_log = structlog.get_logger("lowtide.agents")
+
+Command = Callable[[str, str], Sequence[str]]
+"""Gives the command line of an agent from its cluster's name and the server's URL."""
+
+
+class Agents:
+    """The agents of all clusters of an installation."""
+
+    def __init__(self, clusters: Sequence[str], *, home: Home, command: Command) -> None:
+        """Start nothing yet."""
+        self._agents = [_Agent(name, folder=home.folder, command=command) for name in clusters]
+
+    def start(self, url: str) -> None:
+        """Take over or start each agent, and start it again whenever it dies."""
+        for agent in self._agents:
+            agent.start(url)
+
+    def stop(self, *, down: bool) -> None:
+        """Look after them no more; with ``down`` end them, and what they started with them."""
+        for agent in self._agents:
+            agent.leave()
+        for agent in self._agents:
+            if down:
+                agent.end()
+
+
+class _Agent:
+    """One agent. ``_pid`` and ``_created`` name its process, which may be another's child."""
+
+    def __init__(self, cluster: str, *, folder: Path, command: Command) -> None:
+        self._cluster = cluster
+        self._log_path = folder / f"agent-{cluster}.log"
+        self._pid_path = folder / f"agent-{cluster}.json"
+        self._command = command
+        self._child: subprocess.Popen[bytes] | None = None
+        self._pid, self._created = self._remembered()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, url: str) -> None:
+        self._thread = threading.Thread(
+            target=self._watch, args=(url,), name=f"agent {self._cluster}", daemon=True
+        )
+        self._thread.start()
+
+    def leave(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def end(self) -> None:
+        """SIGTERM, a while to bring its nodes down, then SIGKILL to its whole tree."""
+        if not self._lives():
+            return
+        process = psutil.Process(self._pid)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_DOWN_S)
+        except psutil.TimeoutExpired:
+            _log.warning("agent does not end, killing it", cluster=self._cluster)
+            kill_trees([process])
+        self._pid_path.unlink(missing_ok=True)
+
+    def _watch(self, url: str) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while not self._stop.is_set():
+            if self._lives():
+                pause_s = max(_FIRST_PAUSE_S, pause_s * 0.98)  # forgets old deaths in a minute
+                self._stop.wait(_LOOK_S)
+                continue
+            if self._pid:
+                _log.warning("agent died", cluster=self._cluster, log=str(self._log_path))
+                self._pid = 0
+                self._stop.wait(pause_s)
+                pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+            if not self._stop.is_set():
+                self._spawn(url)
+
+    def _lives(self) -> bool:
+        if self._child is not None:
+            return self._child.poll() is None
+        return bool(self._pid) and is_running(self._pid, created=self._created)
+
+    def _spawn(self, url: str) -> None:
+        with self._log_path.open("ab") as log:
+            self._child = subprocess.Popen(
+                self._command(self._cluster, url),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._pid = self._child.pid
+        self._created = created_at(self._pid) or 0.0
+        aside = self._pid_path.with_suffix(f".{os.getpid()}")
+        aside.write_bytes(orjson.dumps({"pid": self._pid, "created": self._created}))
+        aside.replace(self._pid_path)
+
+    def _remembered(self) -> tuple[int, float]:
+        try:
+            data = orjson.loads(self._pid_path.read_bytes())
+            return int(data["pid"]), float(data["created"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0, 0.0

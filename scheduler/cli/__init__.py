@@ -1,0 +1,1 @@
+"""The command line: one small file per group, everything heavy imported inside a command."""

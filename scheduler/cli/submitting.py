@@ -1,0 +1,159 @@
+"""``submit``: check, pack, upload, queue, and say where the job goes."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from scheduler.cli import options as o
+from scheduler.cli.output import FAILED, OK, Json, client, console, print_json
+
+if TYPE_CHECKING:
+    from jobs.archive import Archive
+    from jobs.client import Client
+    from jobs.handle import Job
+    from jobs.spec import JobSpec
+
+DECISION_TRIES = 20
+DECISION_PAUSE_S = 0.1
+WAIT_PAUSE_S = 0.5
+BAR_BYTES = 4 << 20  # uploads above this get a progress bar
+NOT_FIELDS = ("code_dir", "from_file", "wait", "dry_run", "as_json")
+
+
+def submit(  # noqa: PLR0917 - Typer's options are parameters
+    script: o.Script = None,
+    args: o.Args = None,
+    nodes: o.Nodes = None,
+    gpus: o.Gpus = None,
+    processes: o.Processes = None,
+    cpus: o.Cpus = None,
+    memory_gb: o.MemoryGb = None,
+    market: o.MarketList = None,
+    accelerator: o.AcceleratorList = None,
+    region: o.RegionList = None,
+    deadline: o.Deadline = None,
+    work: o.Work = None,
+    budget: o.Budget = None,
+    max_runtime: o.MaxRuntime = None,
+    checkpoint_interval: o.CheckpointInterval = None,
+    name: o.Name = None,
+    team: o.Team = None,
+    tag: o.TagList = None,
+    env: o.EnvList = None,
+    priority: o.Priority = None,
+    max_failures: o.MaxFailures = None,
+    code_dir: o.CodeDir = None,
+    from_file: o.FromFile = None,
+    wait: o.Wait = False,
+    dry_run: o.DryRun = False,
+    as_json: Json = False,
+) -> int:
+    r"""Submit a training job: pack the code, upload it, queue it.
+
+    \b
+    lowtide submit train.py --gpus 1 --work 2h --deadline 6h -- --epochs 10
+    """
+    given = {key: value for key, value in locals().items() if key not in NOT_FIELDS}
+    from jobs.client import prepare
+    from scheduler.cli.wishes import spec_from
+
+    spec, archive = prepare(spec_from(given, file=from_file), code_dir=code_dir)
+    with client() as server:
+        if dry_run:
+            return _checked(server, spec, archive=archive, as_json=as_json)
+        upload = _upload(server, archive, as_json=as_json)
+        job = server.enqueue(spec)
+        if not as_json:
+            print(f"job {job.id} ({spec.label}) is in the queue", flush=True)
+        last = _follow(job, as_json=as_json) if wait else _decision(job)
+        if as_json:
+            print_json({"job": job.data, "upload": upload})
+        elif not wait:
+            print(f"  {last}\n  follow it: lowtide logs -f {job.id}")
+    return FAILED if wait and job.data["state"] != "succeeded" else OK
+
+
+def _checked(server: Client, spec: JobSpec, *, archive: Archive | None, as_json: bool) -> int:
+    answer = server.check(spec)
+    if as_json:
+        print_json({**answer, "upload": _figures(archive, uploaded=False)})
+        return OK
+    print(f"{spec.label} would be accepted; nothing was sent")
+    if archive is not None:
+        print(f"  code: {_size(archive)}")
+    sentence = answer.get("job", answer).get("sentence")
+    if sentence:
+        print(f"  {sentence}")
+    return OK
+
+
+def _upload(server: Client, archive: Archive | None, *, as_json: bool) -> dict[str, Any] | None:
+    if archive is None:
+        return None
+    if as_json or archive.size < BAR_BYTES:
+        sent = server.upload(archive)
+    else:
+        sent = _upload_with_bar(server, archive)
+    if not as_json:
+        done = "uploaded" if sent else "the server has it already, nothing uploaded"
+        print(f"code: {_size(archive)}, {done}", flush=True)
+    return _figures(archive, uploaded=sent)
+
+
+def _upload_with_bar(server: Client, archive: Archive) -> bool:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("uploading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("upload", total=archive.size)
+        return server.upload(archive, on_upload=lambda sent, _: bar.update(task, completed=sent))
+
+
+def _size(archive: Archive) -> str:
+    from jobs.archive import show_bytes
+
+    files = "1 file" if archive.files == 1 else f"{archive.files} files"
+    return f"{files}, {show_bytes(archive.size)} packed"
+
+
+def _figures(archive: Archive | None, *, uploaded: bool) -> dict[str, Any] | None:
+    if archive is None:
+        return None
+    return {
+        "sha256": archive.sha256,
+        "bytes": archive.size,
+        "files": archive.files,
+        "unpacked_bytes": archive.unpacked_bytes,
+        "uploaded": uploaded,
+    }
+
+
+def _decision(job: Job) -> str:
+    """Give the scheduler a moment to decide, and say what it decided."""
+    for _ in range(DECISION_TRIES):
+        if job.refresh().data["reason"] != "new":
+            return _sentence(job.data)
+        threading.Event().wait(DECISION_PAUSE_S)
+    return f"it has not been looked at yet: lowtide explain {job.id}"
+
+
+def _follow(job: Job, *, as_json: bool) -> str:
+    """Stay until the end, over restarts of the server; say each change once."""
+    from jobs.handle import OUTAGE_S
+
+    last = ""
+    while True:
+        ended = job.refresh(patience_s=OUTAGE_S).ended
+        sentence = _sentence(job.data)
+        if sentence != last and not as_json:
+            print(f"  {sentence}", flush=True)
+        last = sentence
+        if ended:
+            return last
+        threading.Event().wait(WAIT_PAUSE_S)
+
+
+def _sentence(data: dict[str, Any]) -> str:
+    why = f"{data['reason']}: {data['sentence']}" if data["sentence"] else data["reason"]
+    return f"{data['state']}, {why}"

@@ -1,0 +1,74 @@
+"""The decision: a snapshot in, a plan out. Nothing else is read and nothing is done.
+
+The phases run in the order of the function. Each takes what the ones before it left over, so the
+urgent come first, capacity is never promised twice, and every job that waits has said why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scheduler import admission, budgets, preemption, scaling, spot_policy
+from scheduler.market import Market
+from scheduler.placement import Pools, place_all
+from scheduler.plan import Plan
+from scheduler.snapshot import Snapshot
+from scheduler.wishes import Wait, Wish
+
+
+def decide(snapshot: Snapshot) -> Plan:
+    """Give all decisions of one cycle. Pure: equal snapshots give equal plans.
+
+    ``wake_at_us`` is the earliest instant after ``now_us`` at which the answer could change
+    without a notice: a window opens, a latest start comes, a back-off or a pause ends, an idle
+    node is due, an attempt on spot has to leave.
+    """
+    market = Market(snapshot)
+    pools = Pools(snapshot)
+
+    # Who may be considered: not held, not in a pause, and something could hold it.
+    jobs, held = admission.screen(snapshot.queued, market=market)
+    # Safety net first, then the policy: where each may start now, or why it waits.
+    answers = spot_policy.nominate(jobs, market=market)
+    # What the money left does not cover is off the table.
+    answers = budgets.hold(answers, purses=budgets.Purses(snapshot), market=market)
+    wishes = [answer for answer in answers if isinstance(answer, Wish)]
+    waits = [*held, *(answer for answer in answers if isinstance(answer, Wait))]
+    # Whole gangs on nodes that are up, then on new ones; without room they wait.
+    placed = place_all(wishes, pools=pools, market=market)
+    new_nodes = tuple(pools.new_nodes)
+    waits += placed.waits
+    # Running jobs that have to go to sure capacity while it has room.
+    moves = preemption.preempt(snapshot.live, market=market, pools=pools)
+    # Idle nodes that nobody needs.
+    scaled = scaling.release_idle(snapshot.nodes, places=placed.places, waits=waits, market=market)
+
+    return Plan(
+        new_nodes=new_nodes,
+        places=tuple(placed.places),
+        defers=tuple(wait.defer() for wait in waits),
+        preempts=tuple(moves.preempts),
+        releases=tuple(scaled.releases),
+        wake_at_us=_wake_at_us(
+            market,
+            (at_us for wait in waits for at_us in wait.wakes_us),
+            placed.wakes_us,
+            moves.wakes_us,
+            scaled.wakes_us,
+            _changes_of_offers(market, waits=waits),
+        ),
+    )
+
+
+def _wake_at_us(market: Market, *wakes: Iterable[int]) -> int | None:
+    later = (at_us for some in wakes for at_us in some if at_us > market.now_us)
+    return min(later, default=None)
+
+
+def _changes_of_offers(market: Market, *, waits: Iterable[Wait]) -> Iterable[int]:
+    """Give the ends of back-offs and the next prices, while somebody waits for an offer."""
+    if not any(market.allowed(wait.job.spec) for wait in waits):
+        return
+    for offer in market.offers.values():
+        yield offer.backoff_until_us
+        yield from (at_us for at_us, _ in offer.next_prices[:1])

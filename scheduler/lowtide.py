@@ -1,0 +1,147 @@
+"""The default policy: the cheapest start within the slack, spot first, windows followed.
+
+It compares what the rest of the job costs, expected evictions included, when it starts now on
+each allowed flavor with every later start whose price is known (the edges of price windows). A
+clearly cheaper later start wins, as long as it keeps the deadline in reach. Otherwise it starts
+now on spot, or on sure capacity that costs no more; without room it waits for spot while the
+slack allows, and goes to sure capacity when it no longer does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from jobs.durations import US_PER_MS
+from jobs.reasons import Reason
+from scheduler.market import Choice
+from scheduler.sentences import waits_for_capacity, waits_for_spot, waits_for_window
+from scheduler.wishes import Case, Wait, Wish
+
+_WORTH_PERMILLE = 990
+"""A later start must cost less than this share of a start now: waiting has its own risks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """A start at a later instant whose price is known."""
+
+    start_us: int
+    choice: Choice
+    cost_nanos: int
+
+
+def wish(case: Case) -> Wish | Wait:
+    """Decide for one waiting job; see the module docstring."""
+    if not case.spots:
+        return on_sure(case)
+    later = best_later(case, (*case.spots, *case.sures))
+    cheapest = min((*case.spots, *case.sures), key=lambda choice: choice.key)
+    if later is not None and is_worth(later, cheapest):
+        return wait_for(case, later, now=cheapest)
+    limit = case.spots[0].cost_nanos
+    sures = [choice for choice in case.sures if choice.cost_nanos <= limit]
+    return start_or_wait(case, sorted((*case.spots, *sures), key=lambda choice: choice.key))
+
+
+def on_sure(case: Case) -> Wish | Wait:
+    """Start on sure capacity, or wait for its cheap window: spot is no way any more.
+
+    With a deadline and spot in the cluster this is the safety net: another try on spot would
+    put the deadline at risk.
+    """
+    later = best_later(case, case.sures)
+    if later is not None and case.sures and is_worth(later, case.sures[0]):
+        return wait_for(case, later, now=case.sures[0])
+    for_good = bool(case.all_spots) and case.latest_us is not None
+    return replace(start_or_wait(case, case.sures), on_net=for_good)
+
+
+def is_worth(later: Later, now: Choice) -> bool:
+    """Whether the later start is clearly cheaper than a start now."""
+    return later.cost_nanos * 1_000 < now.cost_nanos * _WORTH_PERMILLE
+
+
+def best_later(case: Case, choices: Iterable[Choice]) -> Later | None:
+    """Give the cheapest later start whose price is known, the earliest of equal ones.
+
+    The cost is piecewise linear in the start, with bends where a price step meets the start or
+    the end of the job, so only those instants need be looked at.
+    """
+    if case.latest_us is None:
+        return None
+    best: Later | None = None
+    for choice in choices:
+        for start_us in _bends(case, choice):
+            cost = case.market.cost_at(case.job, choice, start_us=start_us)
+            if best is None or (cost, start_us) < (best.cost_nanos, best.start_us):
+                best = Later(start_us=start_us, choice=choice, cost_nanos=cost)
+    return best
+
+
+def _bends(case: Case, choice: Choice) -> Iterator[int]:
+    last_us = case.last_us(choice)
+    assert last_us is not None, "only a job with a deadline waits for a window"
+    for step_us in case.market.tapes[choice.flavor.name].starts_us[1:]:
+        for start_us in (step_us - choice.wall_ms * US_PER_MS, step_us):
+            if case.now_us < start_us < last_us:
+                yield start_us
+
+
+def wait_for(case: Case, later: Later, *, now: Choice) -> Wait:
+    """Say what the job waits for, and what it saves."""
+    market, job = case.market, case.job
+    price_now = market.flat_cost(job, now, at_us=case.now_us)
+    price_then = market.flat_cost(job, later.choice, at_us=later.start_us)
+    last_us = case.last_us(later.choice)
+    assert last_us is not None, "only a job with a deadline waits for a window"
+    return Wait(
+        job=job,
+        reason=Reason.WAITS_FOR_WINDOW,
+        sentence=waits_for_window(
+            later.start_us,
+            percent=100 - -(-100 * price_then // max(1, price_now)),
+            slack_us=last_us - later.start_us,
+            more_nanos=price_now - price_then,
+            rests_on=later.choice.offer.price_rests_on,
+        ),
+        wakes_us=(later.start_us,),
+    )
+
+
+def start_or_wait(case: Case, choices: Iterable[Choice], *, in_order: bool = False) -> Wish:
+    """Wish for these choices; without room wait for spot or for any capacity.
+
+    The cheapest with room is taken, or the first one with room when ``in_order`` is set.
+    """
+    listed = tuple(choices)
+    return Wish(
+        job=case.job,
+        choices=listed,
+        otherwise=_wait_for_room(case, listed),
+        in_order=in_order,
+        latest_us=case.latest_us,
+    )
+
+
+def _wait_for_room(case: Case, choices: tuple[Choice, ...]) -> Wait:
+    job, last_us = case.job, case.last_spot_us()
+    wakes = tuple(at for at in (last_us, case.latest_us) if at is not None)
+    picked = {choice.flavor.name for choice in choices}
+    unpicked = [choice for choice in case.sures if choice.flavor.name not in picked]
+    if not unpicked:
+        return Wait(
+            job=job,
+            reason=Reason.WAITS_FOR_CAPACITY,
+            sentence=waits_for_capacity(job.spec, late_deadline_us=None),
+            wakes_us=wakes,
+        )
+    spot_nanos, sure_nanos = (
+        case.market.flat_cost(job, one, at_us=case.now_us) for one in (choices[0], unpicked[0])
+    )
+    return Wait(
+        job=job,
+        reason=Reason.WAITS_FOR_SPOT,
+        sentence=waits_for_spot(until_us=last_us, more_nanos=sure_nanos - spot_nanos),
+        wakes_us=wakes,
+    )

@@ -1,0 +1,158 @@
+"""The offers of a cycle as a job sees them: which are allowed, and what its rest costs on each."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cluster.flavors import Flavor
+from cluster.offers import Offer
+from jobs.durations import US_PER_MS
+from jobs.rows import JobRow
+from jobs.spec import JobSpec
+from scheduler.needs import at_risk_ms, is_sure, overhead_ms, with_stalls_ms
+from scheduler.snapshot import Snapshot
+
+MS_PER_HOUR = 3_600_000
+_US_PER_HOUR = MS_PER_HOUR * US_PER_MS
+_MILLION_HOURS_MS = MS_PER_HOUR * 1_000_000
+
+
+class Tape:
+    """The known price of an offer over time, with running sums; the last price holds for ever."""
+
+    def __init__(self, offer: Offer, *, now_us: int) -> None:
+        """Begin with the price of now."""
+        self.starts_us = [now_us, *(at_us for at_us, _ in offer.next_prices)]
+        self._prices = [offer.usd_nanos_per_hour, *(price for _, price in offer.next_prices)]
+        self._sums = [0]
+        for index in range(1, len(self.starts_us)):
+            lasted_us = self.starts_us[index] - self.starts_us[index - 1]
+            self._sums.append(self._sums[-1] + lasted_us * self._prices[index - 1])
+
+    def price(self, at_us: int) -> int:
+        """Give the price at an instant, nano-dollars per node-hour."""
+        return self._prices[max(0, bisect_right(self.starts_us, at_us) - 1)]
+
+    def cost(self, from_us: int, until_us: int) -> int:
+        """Give the cost of one node over an interval, nano-dollars."""
+        return (self._sum(until_us) - self._sum(from_us)) // _US_PER_HOUR
+
+    def _sum(self, at_us: int) -> int:
+        index = max(0, bisect_right(self.starts_us, at_us) - 1)
+        return self._sums[index] + (at_us - self.starts_us[index]) * self._prices[index]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One flavor on which a job could start, and what its rest would cost there from now."""
+
+    offer: Offer
+    wall_ms: int  # launch to end: overhead, work, saves, expected failures
+    cost_nanos: int  # the job's share of its nodes, known price steps followed
+    whole_nanos: int  # the same when the job has its nodes alone
+
+    @property
+    def flavor(self) -> Flavor:
+        """The kind of capacity."""
+        return self.offer.flavor
+
+    @property
+    def sure(self) -> bool:
+        """Whether it stays ours."""
+        return is_sure(self.offer.flavor)
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Cheapest first, then by name."""
+        return self.cost_nanos, self.offer.flavor.name
+
+
+class Market:
+    """All offers of a snapshot, with what a cycle need work out only once."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Index the offers."""
+        self.now_us = snapshot.now_us
+        self.settings = snapshot.settings
+        self.offers = {offer.flavor.name: offer for offer in snapshot.offers}
+        self.tapes = {
+            name: Tape(offer, now_us=snapshot.now_us) for name, offer in self.offers.items()
+        }
+        self._allowed: dict[tuple[object, ...], tuple[Offer, ...]] = {}
+
+    def allowed(self, spec: JobSpec) -> tuple[Offer, ...]:
+        """Give the offers that could ever hold the job's whole gang, in snapshot order."""
+        key = (
+            spec.markets,
+            spec.accelerators,
+            spec.regions,
+            spec.gpus,
+            spec.cpus,
+            spec.memory_gb,
+            spec.nodes,
+        )
+        if key not in self._allowed:
+            self._allowed[key] = tuple(o for o in self.offers.values() if could_hold(o, spec))
+        return self._allowed[key]
+
+    def sure_flavors(self, spec: JobSpec) -> list[Flavor]:
+        """Give the allowed flavors that stay ours."""
+        return [offer.flavor for offer in self.allowed(spec) if is_sure(offer.flavor)]
+
+    def choices(self, job: JobRow) -> Iterator[Choice]:
+        """Give a choice for every allowed offer, the price of now first in mind."""
+        for offer in self.allowed(job.spec):
+            wall = wall_ms(job, offer)
+            until_us = self.now_us + wall * US_PER_MS
+            node = self.tapes[offer.flavor.name].cost(self.now_us, until_us)
+            yield Choice(
+                offer=offer,
+                wall_ms=wall,
+                cost_nanos=shared(node * job.spec.nodes, spec=job.spec, flavor=offer.flavor),
+                whole_nanos=node * job.spec.nodes,
+            )
+
+    def cost_at(self, job: JobRow, choice: Choice, *, start_us: int) -> int:
+        """Give the job's share of the cost if it starts at a later instant, nano-dollars."""
+        until_us = start_us + choice.wall_ms * US_PER_MS
+        node = self.tapes[choice.flavor.name].cost(start_us, until_us)
+        return shared(node * job.spec.nodes, spec=job.spec, flavor=choice.flavor)
+
+    def flat_cost(self, job: JobRow, choice: Choice, *, at_us: int) -> int:
+        """Give the cost of the rest at the price of one instant, without expected failures.
+
+        It does not change with the clock, which a sentence must not either.
+        """
+        price = self.tapes[choice.flavor.name].price(at_us)
+        wall = plain_wall_ms(job, choice.offer)
+        node = price * wall // MS_PER_HOUR
+        return shared(node * job.spec.nodes, spec=job.spec, flavor=choice.flavor)
+
+
+def could_hold(offer: Offer, spec: JobSpec) -> bool:
+    """Whether the whole gang could be up on the flavor at its configured or present limit."""
+    return spec.nodes <= max(offer.flavor.max_nodes, offer.limit) and offer.flavor.allows(spec)
+
+
+def plain_wall_ms(job: JobRow, offer: Offer) -> int:
+    """Time from launch to the end of the job when nothing fails."""
+    overhead = overhead_ms(job, offer.flavor, restores=job.attempts > 0)
+    return overhead + with_stalls_ms(job.spec, job.remaining_ms())
+
+
+def wall_ms(job: JobRow, offer: Offer) -> int:
+    """Time from launch to end with expected evictions: each costs a start and half an interval."""
+    plain = plain_wall_ms(job, offer)
+    again = overhead_ms(job, offer.flavor, restores=True)
+    again += at_risk_ms(job.spec, job.remaining_ms()) // 2
+    chances = plain * job.spec.nodes * offer.hazard_per_million_hours
+    return plain + chances * again // _MILLION_HOURS_MS
+
+
+def shared(usd_nanos: int, *, spec: JobSpec, flavor: Flavor) -> int:
+    """Give the job's share of the cost of its nodes, by GPUs, or by cores on a CPU node."""
+    if flavor.gpu_milli:
+        return usd_nanos * spec.gpu_milli // flavor.gpu_milli
+    return usd_nanos * spec.cpus // max(1, flavor.cpus)

@@ -1,0 +1,138 @@
+"""Which nodes: whole gangs by best fit on free room, then on new nodes.
+
+A gang stands on as many different nodes of ONE flavor (so of one zone and cluster). Within a plan
+a new node's unused part is free for the jobs that come later in it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cluster.offers import Offer
+from jobs.spec import JobSpec
+from jobs.states import NodeState
+from scheduler.market import Choice, Market
+from scheduler.plan import NewNode, Place
+from scheduler.snapshot import NodeView, Snapshot
+from scheduler.wishes import Wait, Wish, leaves_at_us, place_of
+
+_COMING = (NodeState.REQUESTED, NodeState.BOOTING)
+_Room = tuple[
+    int, int, int, str
+]  # free GPU thousandths, 1 = not up yet, free cores, id: best first
+_Shape = tuple[int, int, int, str]
+
+
+class Pools:
+    """The free room of a cycle by flavor; it only ever shrinks, which the cache relies on."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Take the nodes on which something may be placed."""
+        self._rooms: dict[str, list[_Room]] = {}
+        self._launchable = {offer.flavor.name: offer.launchable for offer in snapshot.offers}
+        self._full: dict[_Shape, None] = {}
+        self.new_nodes: list[NewNode] = []
+        for view in snapshot.nodes:
+            if is_open(view) and (view.free_milli or not view.row.gpu_milli):
+                coming = int(view.row.state in _COMING)
+                room = (view.free_milli, coming, view.free_cpus, view.row.id)
+                self._rooms.setdefault(view.row.flavor, []).append(room)
+        for rooms in self._rooms.values():
+            rooms.sort()
+
+    def cost(self, choice: Choice, spec: JobSpec) -> int | None:
+        """Give what a start there costs now, None without room for the whole gang.
+
+        On nodes that are up the job pays its share; new nodes it pays whole, until others join.
+        """
+        offer = choice.offer
+        shape = (spec.gpu_milli, spec.cpus, spec.nodes, offer.flavor.name)
+        if shape in self._full:
+            return None
+        missing = spec.nodes - len(self._best_fit(spec, offer))
+        if missing > self._launchable[offer.flavor.name]:
+            self._full[shape] = None
+            return None
+        return choice.whole_nanos if missing else choice.cost_nanos
+
+    def take(self, spec: JobSpec, offer: Offer) -> tuple[str, ...]:
+        """Take room for a gang that fits; ids and refs of new nodes, those that are up first."""
+        name = offer.flavor.name
+        taken = self._best_fit(spec, offer)
+        rooms = self._rooms.setdefault(name, [])
+        for room in taken:
+            rooms.remove(room)
+        for _ in range(spec.nodes - len(taken)):
+            taken.append(self._launch(offer))
+        for free_milli, coming, free_cpus, node in taken:
+            left = (free_milli - spec.gpu_milli, coming, free_cpus - spec.cpus, node)
+            if left[2] > 0 and (left[0] > 0 or not offer.flavor.gpu_milli):
+                insort(rooms, left)
+        return tuple(room[3] for room in sorted(taken, key=lambda room: (room[1], room[3])))
+
+    def _launch(self, offer: Offer) -> _Room:
+        name = offer.flavor.name
+        assert self._launchable[name] > 0, f"no room to launch {name}"
+        self._launchable[name] -= 1
+        ref = f"new-{len(self.new_nodes) + 1}"
+        self.new_nodes.append(NewNode(ref=ref, flavor=name))
+        return (offer.flavor.gpu_milli, 1, offer.flavor.cpus, ref)
+
+    def _best_fit(self, spec: JobSpec, offer: Offer) -> list[_Room]:
+        """Give up to a gang's number of rooms, the tightest first."""
+        rooms = self._rooms.get(offer.flavor.name, [])
+        found: list[_Room] = []
+        for index in range(bisect_left(rooms, (spec.gpu_milli,)), len(rooms)):
+            if rooms[index][2] >= spec.cpus:
+                found.append(rooms[index])
+                if len(found) == spec.nodes:
+                    break
+        return found
+
+
+def is_open(view: NodeView) -> bool:
+    """Whether an attempt may be placed on the node now, also one that is still coming up."""
+    coming = view.row.state in _COMING and not view.row.cordoned and not view.row.noticed
+    return coming or view.row.usable
+
+
+@dataclass(slots=True)
+class Placed:
+    """What a cycle's placement came to."""
+
+    places: list[Place] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
+    wakes_us: list[int] = field(default_factory=list)
+
+
+def place_all(wishes: Iterable[Wish], *, pools: Pools, market: Market) -> Placed:
+    """Place each wish on its cheapest choice that has room; the others wait."""
+    placed = Placed()
+    for wish in sorted(wishes, key=lambda wish: wish.order):
+        choice = _pick(wish, pools)
+        if choice is None:
+            placed.waits.append(wish.otherwise)
+            continue
+        nodes = pools.take(wish.job.spec, choice.offer)
+        placed.places.append(place_of(wish, choice, nodes=nodes, market=market))
+        leaves_us = leaves_at_us(wish, choice, market=market)
+        if leaves_us is not None:
+            placed.wakes_us.append(leaves_us)
+    return placed
+
+
+def _pick(wish: Wish, pools: Pools) -> Choice | None:
+    """Give the choice with room that comes first: sure before spot on the net, else by cost."""
+    spec = wish.job.spec
+    best: tuple[tuple[int, int], Choice] | None = None
+    for rank, choice in enumerate(wish.choices):
+        cost = pools.cost(choice, spec)
+        if cost is None:
+            continue
+        if wish.in_order:
+            return choice
+        if best is None or (cost, rank) < best[0]:
+            best = ((cost, rank), choice)
+    return best[1] if best else None

@@ -1,0 +1,123 @@
+"""Which live attempts must leave.
+
+Those on spot whose slack is used up, while sure capacity has room for them, and those on sure
+capacity that a policy gives back. An attempt on the safety net is never moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from jobs.durations import US_PER_MS
+from jobs.reasons import Reason
+from jobs.states import AttemptState
+from scheduler import sentences
+from scheduler.market import Choice, Market
+from scheduler.needs import (
+    REACTION_US,
+    is_steady,
+    is_sure,
+    leave_spot_us,
+    overhead_ms,
+    with_stalls_ms,
+    work_if_lost_ms,
+)
+from scheduler.placement import Pools
+from scheduler.plan import Preempt
+from scheduler.snapshot import LiveAttempt
+from scheduler.spot_policy import POLICIES
+from scheduler.wishes import Running
+
+
+@dataclass(slots=True)
+class Moves:
+    """Who leaves, and when to look again."""
+
+    preempts: list[Preempt] = field(default_factory=list)
+    wakes_us: list[int] = field(default_factory=list)
+
+
+def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools) -> Moves:
+    """Decide for every live attempt; call it last, for it takes room from ``pools``."""
+    moves = Moves()
+    for one in live:
+        offer = market.offers.get(one.attempt.flavor)
+        stays = one.job.on_safety_net or one.attempt.state is AttemptState.DRAINING
+        if offer is None or one.job.deadline_us is None or stays:
+            continue
+        if is_sure(offer.flavor):
+            _give_back(one, moves, market=market)
+        else:
+            _leave_spot(one, moves, market=market, pools=pools)
+    if moves.preempts:
+        # An attempt that never started ends at once and without a notice.
+        moves.wakes_us.append(market.now_us + REACTION_US)
+    return moves
+
+
+def _give_back(one: LiveAttempt, moves: Moves, *, market: Market) -> None:
+    flavor = market.offers[one.attempt.flavor].flavor
+    policy = POLICIES[market.settings.name]
+    at_us = policy.leaves(Running(job=one.job, attempt=one.attempt, flavor=flavor, market=market))
+    if at_us is None:
+        return
+    if at_us <= market.now_us:
+        moves.preempts.append(
+            Preempt(
+                attempt_id=one.attempt.id,
+                reason=Reason.PREEMPTED,
+                sentence=sentences.back_to_spot(),
+                grace_ms=market.settings.drain_grace_ms,
+            )
+        )
+    else:
+        moves.wakes_us.append(at_us)
+
+
+def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) -> None:
+    job, attempt = one.job, one.attempt
+    sure = market.sure_flavors(job.spec)
+    if not sure:
+        return
+    at_us = leave_spot_us(
+        job,
+        market.offers[attempt.flavor].flavor,
+        sure,
+        work_ms=work_if_lost_ms(job, attempt, now_us=market.now_us),
+        settings=market.settings,
+    )
+    if at_us > market.now_us + REACTION_US:
+        if not is_steady(job, attempt):
+            moves.wakes_us.append(at_us)
+    elif _takes_room(one, market=market, pools=pools):
+        assert job.deadline_us is not None, "only deadlines make a job leave spot"
+        moves.preempts.append(
+            Preempt(
+                attempt_id=attempt.id,
+                reason=Reason.SAFETY_NET,
+                sentence=sentences.leaves_spot(deadline_us=job.deadline_us),
+                grace_ms=market.settings.drain_grace_ms,
+            )
+        )
+
+
+def _takes_room(one: LiveAttempt, *, market: Market, pools: Pools) -> bool:
+    """Whether moving helps: sure capacity has room for it now and can meet the deadline."""
+    for choice in market.choices(one.job):
+        if not choice.sure or not _meets(one, choice, market=market):
+            continue
+        if pools.cost(choice, one.job.spec) is not None:
+            pools.take(one.job.spec, choice.offer)
+            return True
+    return False
+
+
+def _meets(one: LiveAttempt, choice: Choice, *, market: Market) -> bool:
+    """Whether the deadline can be met there when the drain saves everything done so far."""
+    job = one.job
+    done = work_if_lost_ms(job, one.attempt, now_us=market.now_us)
+    left = with_stalls_ms(job.spec, min(done, job.remaining_ms(step=job.step)))
+    needed = overhead_ms(job, choice.flavor, restores=True) + left
+    assert job.deadline_us is not None, "only deadlines make a job leave spot"
+    return market.now_us + needed * US_PER_MS <= job.deadline_us

@@ -1,0 +1,134 @@
+"""When a job starts, and on which market: policies as values behind one interface.
+
+A policy answers for a waiting job with slack (``wish``) and for a running one on sure capacity
+that is not on the safety net (``leaves``). The safety net itself is not a policy's business: a job
+whose slack is used up goes to the surest capacity whatever the policy thinks (``net``), and a job
+on spot leaves in time (``scheduler.preemption``). So no policy can miss a deadline that sure
+capacity can meet.
+
+A job without a deadline starts on spot as soon as there is room and waits for spot as long as it
+takes: who wants it sooner says so with a deadline. Where no spot flavor is allowed, it starts on
+what is allowed, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cluster.flavors import Flavor
+from jobs.durations import US_PER_MS
+from jobs.reasons import Reason
+from jobs.rows import JobRow
+from scheduler import baselines, lowtide
+from scheduler.market import Choice, Market
+from scheduler.needs import (
+    REACTION_US,
+    latest_spot_start_us,
+    latest_start_us,
+)
+from scheduler.sentences import waits_for_capacity
+from scheduler.wishes import Case, Running, Wait, Wish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One way to decide.
+
+    ``leaves`` gives the instant at which a running attempt on sure capacity should be given
+    back (now or earlier = now), None = never.
+    """
+
+    wish: Callable[[Case], Wish | Wait]
+    leaves: Callable[[Running], int | None] = lambda _: None
+
+
+POLICIES: dict[str, Policy] = {
+    "lowtide": Policy(wish=lowtide.wish),
+    "on-demand": Policy(wish=baselines.on_demand),
+    "spot-now": Policy(wish=baselines.spot_now),
+    "greedy": Policy(wish=baselines.greedy),
+    "uniform-progress": Policy(wish=baselines.uniform, leaves=baselines.uniform_leaves),
+    "lowest-window": Policy(wish=baselines.lowest_window),
+}
+
+
+def nominate(jobs: Iterable[JobRow], *, market: Market) -> list[Wish | Wait]:
+    """Ask the policy of the settings for every waiting job; the safety net goes before it."""
+    policy = POLICIES[market.settings.name]
+    answers: list[Wish | Wait] = []
+    for job in jobs:
+        case = case_of(job, market=market)
+        out_of_slack = case.latest_us is not None and (
+            case.latest_us <= market.now_us + REACTION_US or job.on_safety_net
+        )
+        answers.append(net(case) if out_of_slack else policy.wish(case))
+    return answers
+
+
+def case_of(job: JobRow, *, market: Market) -> Case:
+    """Sort a job's choices and work out by when it must be where."""
+    choices = sorted(market.choices(job), key=lambda choice: choice.key)
+    sures = tuple(choice for choice in choices if choice.sure)
+    spots = tuple(choice for choice in choices if not choice.sure)
+    if job.deadline_us is None:
+        return Case(
+            job=job, market=market, spots=spots, all_spots=spots, sures=sures, latest_us=None
+        )
+    surest = [choice.flavor for choice in sures or spots]
+    latest_us = _latest_us(job, surest, market=market, restores=job.attempts > 0)
+    if not sures:
+        return Case(
+            job=job, market=market, spots=spots, all_spots=spots, sures=(), latest_us=latest_us
+        )
+    again_us = _latest_us(job, surest, market=market, restores=True)
+    last = tuple(
+        (
+            spot.flavor.name,
+            latest_spot_start_us(
+                job, spot.flavor, sure_start_us=again_us, settings=market.settings
+            ),
+        )
+        for spot in spots
+    )
+    in_time = {name for name, at_us in last if at_us > market.now_us}
+    return Case(
+        job=job,
+        market=market,
+        spots=tuple(spot for spot in spots if spot.flavor.name in in_time),
+        all_spots=spots,
+        sures=sures,
+        latest_us=latest_us,
+        spot_latest_us=last,
+    )
+
+
+def net(case: Case) -> Wish:
+    """Give the safety net: sure capacity that meets the deadline, cheapest first, then any.
+
+    Spot comes last: where no sure node is to be had, training there beats waiting.
+    """
+    job, market = case.job, case.market
+
+    def misses(choice: Choice) -> bool:
+        return market.now_us + choice.wall_ms * US_PER_MS > (job.deadline_us or 0)
+
+    sures = sorted(case.sures, key=lambda choice: (misses(choice), choice.key))
+    return Wish(
+        job=job,
+        choices=(*sures, *case.all_spots),
+        on_net=True,
+        in_order=True,
+        latest_us=case.latest_us,
+        otherwise=Wait(
+            job=job,
+            reason=Reason.WAITS_FOR_CAPACITY,
+            sentence=waits_for_capacity(job.spec, late_deadline_us=job.deadline_us),
+        ),
+    )
+
+
+def _latest_us(job: JobRow, surest: list[Flavor], *, market: Market, restores: bool) -> int:
+    return latest_start_us(
+        job, surest, work_ms=job.remaining_ms(), restores=restores, settings=market.settings
+    )

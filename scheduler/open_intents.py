@@ -27,15 +27,16 @@ class OpenIntents:
     def update(self, state: State, changes: Iterable[tuple[str, str]]) -> list[Intent]:
         """Follow row changes and give the intents that are new."""
         fresh: list[Intent] = []
+        changed = False
         for subject in _touched(state, changes):
-            before = {intent.id for intent in self._by_subject.get(subject, ())}
+            before = self._by_subject.pop(subject, ())
             now = _derive(state, subject)
-            fresh += [intent for intent in now if intent.id not in before]
+            known = {intent.id for intent in before}
+            fresh += [intent for intent in now if intent.id not in known]
+            changed = changed or now != before
             if now:
                 self._by_subject[subject] = now
-            else:
-                self._by_subject.pop(subject, None)
-        if fresh or not self._by_subject or self.by_cluster:
+        if changed:
             self._publish()
         return fresh
 

@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "remedy: apt-get install python3.11-venv"; \
 	  exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV): about 4 minutes the first time."
+	@echo "Installing into $(VENV): about 3 minutes the first time."
 	@$(PIP) install '$(TORCH)'
 	@$(PIP) install -c constraints.txt -e '.[all,dev]'
 	@touch $@

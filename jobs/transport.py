@@ -56,6 +56,12 @@ class RefusedError(LowtideError):
     code = "refused"
 
 
+class NoServerError(UnreachableError):
+    """Nothing says where a server is."""
+
+    code = "no-server"
+
+
 _BY_CODE: dict[str, type[LowtideError]] = {
     kind.code: kind
     for kind in (
@@ -85,7 +91,7 @@ def find_server(*, server: str | None = None, token: str | None = None) -> Addre
     The token of the home is given only to the server of the home, never to another address.
 
     Raises:
-        UnreachableError: no server is known.
+        NoServerError: no server is known.
         AuthError: a server is known, its token is not.
     """
     settings = ConnectionSettings()
@@ -93,7 +99,7 @@ def find_server(*, server: str | None = None, token: str | None = None) -> Addre
     local = _local_url(home)
     url = (server or settings.server or local).rstrip("/")
     if not url:
-        raise UnreachableError(
+        raise NoServerError(
             f"No server is known: LOWTIDE_SERVER is not set and '{home}' holds no server.json.",
             remedy="Start one with `lowtide up`, or set LOWTIDE_SERVER and LOWTIDE_TOKEN.",
         )
@@ -203,9 +209,13 @@ class Transport:
                 )
                 if response.status_code not in RETRIED_STATUS or not repeatable:
                     return _checked(response)
-                failure: Exception = _problem(response)
+                failure: LowtideError = _problem(response)
+            except NoServerError as error:
+                if self._http is None:
+                    raise
+                failure = error  # we have talked before, so it is being started again
             except httpx.TransportError as error:
-                failure = _unreachable(self._address().url, error)
+                failure = _unreachable(error)
                 if not repeatable and not isinstance(error, httpx.ConnectError):
                     raise failure from error
             if time.monotonic() + pause_s > give_up:  # noqa: TID251
@@ -240,10 +250,12 @@ def _open(address: Address) -> httpx.Client:
     )
 
 
-def _unreachable(url: str, error: httpx.TransportError) -> UnreachableError:
+def _unreachable(error: httpx.TransportError) -> UnreachableError:
+    url = error.request.url
     what = "did not answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
     return UnreachableError(
-        f"The server at {url} cannot be reached: {what or type(error).__name__}.",
+        f"The server at {url.copy_with(path='/', query=None)} cannot be reached: "
+        f"{what or type(error).__name__}.",
         remedy="Start it with `lowtide up` (or `lowtide serve`), or correct LOWTIDE_SERVER.",
     )
 

@@ -16,7 +16,7 @@ def audit(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Check the books: journal against rows, entries against each other, bills against shares."""
+    """Check the books: journal, rows, entries, shares and bills."""
     report = _by_server() if database is None else _by_database(database)
     if as_json:
         print_json(report)
@@ -33,21 +33,23 @@ def _by_server() -> dict[str, Any]:
 
 def _by_database(url: str) -> dict[str, Any]:
     with needs("server"):
-        from jobs.codec import to_data
         from jobs.store_open import open_store
-        from scheduler.audit import audit_store
+        from scheduler.audit import summary
+        from scheduler.audit_store import audit_store
 
         store = open_store(url)
         try:
-            report: dict[str, Any] = to_data(audit_store(store))
+            report: dict[str, Any] = summary(audit_store(store))
         finally:
             store.close()
     return report
 
 
 def _print(report: dict[str, Any]) -> None:
-    for finding in report["findings"]:
-        print(f"found: {finding}")
-    count = len(report["findings"])
-    checked = ", ".join(f"{value} {key}" for key, value in report.items() if key != "findings")
-    print(f"{checked}: {f'{count} problems' if count else 'the books hold together'}")
+    findings = report["findings"]
+    for finding in findings:
+        print(f"{finding['rule']}: {finding['subject']}: {finding['detail']}")
+    if findings:
+        print(f"{len(findings)} found; please report them as a bug, with the database")
+    else:
+        print("clean: the journal gives the rows, every entry balances, shares add up to the bill")

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from scheduler.cli.formats import NONE, gpus, instant, span
-from scheduler.cli.output import Json, NodeId, client, console, print_json, table
+from scheduler.cli.output import Json, NodeId, add_row, client, console, print_json, table
 
 
 def nodes(as_json: Json = False) -> None:
-    """List the nodes that are paid for now, and what they are doing."""
+    """List the nodes that are paid for now."""
     with client() as server:
         rows = server.nodes()
     if as_json:
@@ -23,7 +23,7 @@ def nodes(as_json: Json = False) -> None:
     made = table("node", "flavor", "cluster", "state", "why", "GPUs", "CPUs", "up", right=("GPUs",))
     now_us = _now_us()
     for row in rows:
-        made.add_row(*_cells(row, now_us=now_us))
+        add_row(made, *_cells(row, now_us=now_us))
     console().print(made)
 
 
@@ -59,7 +59,7 @@ def evict(
     ] = "30s",
     as_json: Json = False,
 ) -> None:
-    """Hold a game day: evict a node for real, with a real notice (or none)."""
+    """Hold a game day: evict a node for real, with notice or not."""
     _check_duration(notice)
     with client() as server:
         row = _row(server.evict(node, notice=notice))

@@ -1,5 +1,7 @@
-"""Help as plain text in sections. Typer's framed help would load all of Rich, which takes longer
-than everything else that ``lowtide --help`` does.
+"""Help as plain text in sections.
+
+Typer's framed help would load all of Rich, which takes longer than everything else that
+``lowtide --help`` does.
 """
 
 from __future__ import annotations

@@ -23,7 +23,11 @@ def ls(
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List jobs, newest first: state, reason, progress, attempts, wait and deadline slack."""
+    """List jobs, newest first, with reason, progress and slack.
+
+    Slack is the time to the deadline that the remaining work leaves; for a job that has ended,
+    by how much the deadline was met.
+    """
     _check_state(state)
     with client() as server:
         found = server.jobs(state=state, team=team, limit=None if every else limit)
@@ -42,7 +46,7 @@ def ls(
 
 
 def show(job: JobId, as_json: Json = False) -> None:
-    """Show one job: what was asked for, its attempts, its restore point and what comes next."""
+    """Show one job: attempts, restore point, what comes next."""
     with client() as server:
         detail = server.detail(job)
     if as_json:
@@ -64,7 +68,7 @@ def show(job: JobId, as_json: Json = False) -> None:
 
 
 def explain(job: JobId, as_json: Json = False) -> None:
-    """Say in one sentence why a job waits, or why it is where it is."""
+    """Say why a job waits, or why it is where it is."""
     with client() as server:
         data = server.job(job).data
     if as_json:

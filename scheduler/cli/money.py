@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scheduler.cli.formats import dollar_column, dollars, exact_dollars, gpu_hours, percent
-from scheduler.cli.output import Json, client, console, print_json, table
+from scheduler.cli.output import Json, add_row, client, console, print_json, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +23,7 @@ def cost(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a job cost by what its time was used for, or where all the money went.
+    """Show what a job cost and for what, or all that was paid.
 
     People get cents; --json gives integer nano-dollars (usd_nanos) and GPU-milliseconds (gpu_ms).
     """
@@ -79,8 +79,9 @@ def amounts_table(first: str, rows: dict[str, Amounts], *, total: Amounts) -> Ta
     listed = dollar_column([row["list_usd_nanos"] for row in rows.values()])
     for (name, row), cost_text, list_text in zip(rows.items(), paid, listed, strict=True):
         share = percent(row["gpu_ms"], total["gpu_ms"])
-        made.add_row(name, gpu_hours(row["gpu_ms"]), share, cost_text, list_text)
-    made.add_row(
+        add_row(made, name, gpu_hours(row["gpu_ms"]), share, cost_text, list_text)
+    add_row(
+        made,
         "total",
         gpu_hours(total["gpu_ms"]),
         percent(total["gpu_ms"], total["gpu_ms"]),

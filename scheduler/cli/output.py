@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+OURS = frozenset({"scheduler", "cluster", "jobs", "checkpointing"})
+CLI_PATIENCE_S = 2.0  # somebody waits at the terminal
 OK, FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 _EXITS = """\b
@@ -83,6 +85,14 @@ def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) 
     return made
 
 
+def add_row(made: Table, *cells: str | tuple[str, str], style: str | None = None) -> None:
+    """Add cells to a table as they are, brackets included; a pair is a text and its style."""
+    from rich.text import Text
+
+    pairs = [cell if isinstance(cell, tuple) else (cell, "") for cell in cells]
+    made.add_row(*(Text(text, style=look) for text, look in pairs), style=style)
+
+
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
     """Turn a missing import into the command that installs it.
@@ -93,6 +103,8 @@ def needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OURS:
+            raise
         raise MissingPartError(
             f"This command needs the Python package '{error.name}', which is not installed.",
             remedy=f"Install it: pip install 'lowtide[{extra}]'.",
@@ -101,6 +113,6 @@ def needs(extra: str) -> Iterator[None]:
 
 def client(*, patience_s: float | None = None) -> Any:  # noqa: ANN401 - imported late
     """Connect to the server; see ``jobs.Client``."""
-    from jobs.client import PATIENCE_S, Client
+    from jobs.client import Client
 
-    return Client(patience_s=PATIENCE_S if patience_s is None else patience_s)
+    return Client(patience_s=CLI_PATIENCE_S if patience_s is None else patience_s)

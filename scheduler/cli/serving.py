@@ -67,6 +67,10 @@ def agent(
     cluster: Annotated[
         str, typer.Option(metavar="NAME", help="Which cluster of the server's configuration.")
     ],
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Default: LOWTIDE_SERVER, else this machine's own."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the agent of one Ray cluster; it starts the training.
@@ -75,10 +79,12 @@ def agent(
     """
     with needs("agent"):
         from cluster.agent import run_agent
-
         from jobs.transport import find_server
 
-        raise NotImplementedError
+        address = find_server(server=server)
+        if as_json:
+            print_json({"cluster": cluster, "server": address.url, "pid": os.getpid()})
+        run_agent(cluster, server=address.url, token=address.token)
 
 
 def demo(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scheduler.cli.output import Json, console, needs, print_json, table
+from scheduler.cli.output import Json, add_row, console, needs, print_json, table
 
 MONEY = ("cost_usd", "bound_usd")
 HOURS = ("useful_gpu_h", "restart_gpu_h", "lost_gpu_h", "checkpoint_gpu_h", "idle_gpu_h")
@@ -46,7 +46,7 @@ def simulate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a scenario in virtual time: the same controller, another world.
+    """Run a scenario in virtual time, by the same controller.
 
     The same file and seed give the same decisions, to the byte.
     """
@@ -73,7 +73,7 @@ def summary(result: dict[str, Any]) -> Any:  # noqa: ANN401 - a Rich table
     made.show_header = False
     for name, label in LABELS.items():
         if result.get(name) is not None:
-            made.add_row(label, shown(name, result[name]))
+            add_row(made, label, shown(name, result[name]))
     return made
 
 
@@ -105,5 +105,5 @@ def teams(per_team: dict[str, dict[str, Any]]) -> Any:  # noqa: ANN401 - a Rich 
     columns = [name for name in next(iter(per_team.values())) if name != "wait_s"]
     made = table("team", *(LABELS.get(name, name) for name in columns))
     for team, figures in per_team.items():
-        made.add_row(team, *(shown(name, figures[name]) for name in columns))
+        add_row(made, team, *(shown(name, figures[name]) for name in columns))
     return made

@@ -21,7 +21,7 @@ BAR_BYTES = 4 << 20  # uploads above this get a progress bar
 NOT_FIELDS = ("code_dir", "from_file", "wait", "dry_run", "as_json")
 
 
-def submit(  # noqa: PLR0917 - Typer's options are parameters
+def submit(
     script: o.Script = None,
     args: o.Args = None,
     nodes: o.Nodes = None,

@@ -9,7 +9,7 @@ from jobs.reasons import HELP
 from jobs.rows import AttemptRow, JobRow, RestorePoint
 from jobs.states import AttemptState, JobState
 from scheduler.cli.formats import NONE, gpus, instant, span
-from scheduler.cli.output import table
+from scheduler.cli.output import add_row, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,11 +32,12 @@ def jobs_table(rows: Sequence[JobRow], *, now_us: int) -> Table:
         right=("progress", "attempts", "evictions", "wait", "slack"),
     )
     for row in rows:
-        made.add_row(
+        add_row(
+            made,
             row.id,
             row.spec.label,
             row.spec.team,
-            f"[{STYLE[row.state]}]{row.state}[/]",
+            (str(row.state), STYLE[row.state]),
             str(row.reason),
             progress(row),
             str(row.attempts),
@@ -55,7 +56,8 @@ def attempts_table(rows: Sequence[AttemptRow], *, now_us: int) -> Table:
         right=("steps", "lasted", "saves"),
     )
     for row in rows:
-        made.add_row(
+        add_row(
+            made,
             str(row.number),
             str(row.state),
             str(row.reason),

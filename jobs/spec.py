@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from jobs.durations import Deadline, DurationMs, to_us
 from jobs.errors import SpecError
@@ -61,7 +61,9 @@ class JobSpec(BaseModel):
         default=None, description="an instant with offset, or a duration after submission"
     )
     work: DurationMs | None = Field(
-        default=None, description="expected useful training time of the whole gang"
+        default=None,
+        description="expected useful training time of the whole gang; absent = measured from "
+        "the first steps, and the job never waits for a cheaper hour before that",
     )
     setup: DurationMs = 0
     restore: DurationMs = 0
@@ -88,15 +90,6 @@ class JobSpec(BaseModel):
             msg = "a fraction of a GPU has at most three decimals"
             raise ValueError(msg)
         return value
-
-    @model_validator(mode="after")
-    def _deadline_needs_work(self) -> Self:
-        if self.deadline is not None and self.work is None:
-            msg = (
-                "a deadline needs `work`, the expected useful training time, for example work='2h'"
-            )
-            raise ValueError(msg)
-        return self
 
     @property
     def label(self) -> str:

@@ -20,7 +20,7 @@ from jobs.ledger.entries import Entry, EntryKind
 from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.state import State
 from jobs.states import JobState, NodeState
-from jobs.store import Batch, check_sequence, fenced, submit_keys
+from jobs.store import Batch, check_entry, check_sequence, fenced, submit_keys
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class _Ledger:
 
     def check(self, entry: Entry) -> None:
         """Assert that the entry balances and does not contradict one of the same id."""
-        entry.check()
+        check_entry(entry)
         known = self.by_id.get(entry.id, entry)
         assert known == entry, f"entry {entry.id} was posted with other contents: {known!r}"
 

@@ -17,6 +17,9 @@ from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.state import State
 from jobs.states import JobState
 
+MAX_AMOUNT = 2**63 - 1
+"""Of one posting: 9.2 billion dollars in nanos. More is refused, never wrapped."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -45,6 +48,14 @@ def submit_keys(records: Iterable[Record]) -> dict[str, str]:
             assert event.idempotency_key not in keys, f"{event.idempotency_key!r} used twice"
             keys[event.idempotency_key] = event.job_id
     return keys
+
+
+def check_entry(entry: Entry) -> None:
+    """Assert that an entry balances and that its amounts fit the 64 bits of a database."""
+    entry.check()
+    for leg in entry.postings:
+        amounts = (leg.usd_nanos, leg.gpu_ms, leg.list_usd_nanos)
+        assert all(-MAX_AMOUNT <= amount <= MAX_AMOUNT for amount in amounts), f"too big: {leg!r}"
 
 
 def fenced(epoch: int, *, now: int) -> FencedError:
@@ -82,8 +93,8 @@ class JobStore(Protocol):
         Raises:
             FencedError: ``epoch`` is not the present leader's; nothing was written.
             AssertionError: a record does not follow the last one stored, an entry does not
-                balance or contradicts the stored one of its id, an idempotency key comes
-                twice; nothing was written.
+                balance, is beyond 64 bits or contradicts the stored one of its id, an
+                idempotency key comes twice; nothing was written.
         """
 
     def last_seq(self) -> int:

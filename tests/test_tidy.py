@@ -179,14 +179,17 @@ def declared(*extras: str) -> set[str]:
     }
 
 
+@cache
+def owners() -> dict[str, set[str]]:
+    """For each name that can be imported, the distributions that bring it."""
+    found = importlib.metadata.packages_distributions()
+    return {name: {o.lower().replace("_", "-") for o in them} for name, them in found.items()}
+
+
 def undeclared(path: Path, allowed: set[str]) -> list[str]:
     """The imports of a file that none of the allowed distributions brings."""
-    owners = importlib.metadata.packages_distributions()
-    return [
-        f"{path}: {name}"
-        for name in sorted(third_party(sources()[path]))
-        if not {o.lower().replace("_", "-") for o in owners.get(name, [name])} & allowed
-    ]
+    names = sorted(third_party(sources()[path]))
+    return [f"{path}: {name}" for name in names if not owners().get(name, set()) & allowed]
 
 
 def reachable(start: StrEnum, edges: frozenset[tuple[StrEnum, StrEnum]]) -> set[StrEnum]:

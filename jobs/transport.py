@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -131,10 +132,11 @@ def _local_token(home: Path) -> str:
 
 def _check_url(url: str) -> None:
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        parsed = urlsplit(url)
+        usable = parsed.scheme in {"http", "https"} and parsed.hostname and parsed.port != 0
+    except ValueError as error:  # an open bracket, a port that is no number
         raise _bad_url(url) from error
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+    if not usable:
         raise _bad_url(url)
 
 

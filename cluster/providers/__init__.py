@@ -1,0 +1,1 @@
+"""Where nodes come from: this machine, somebody else's cluster, or memory."""

@@ -7,9 +7,9 @@ later ``up`` takes a living one over instead of starting a second.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,7 +60,6 @@ class _Agent:
         self._log_path = folder / f"agent-{cluster}.log"
         self._pid_path = folder / f"agent-{cluster}.json"
         self._command = command
-        self._child: subprocess.Popen[bytes] | None = None
         self._pid, self._created = self._remembered()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -105,20 +104,27 @@ class _Agent:
                 self._spawn(url)
 
     def _lives(self) -> bool:
-        if self._child is not None:
-            return self._child.poll() is None
-        return bool(self._pid) and is_running(self._pid, created=self._created)
+        if not self._pid:
+            return False
+        with contextlib.suppress(ChildProcessError):  # an adopted one is another's child
+            os.waitpid(self._pid, os.WNOHANG)
+        return is_running(self._pid, created=self._created)
 
     def _spawn(self, url: str) -> None:
-        with self._log_path.open("ab") as log:
-            self._child = subprocess.Popen(
-                self._command(self._cluster, url),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+        command = list(self._command(self._cluster, url))
+        with self._log_path.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            # Not Popen: it objects to a child that is meant to outlive us.
+            self._pid = os.posix_spawn(
+                command[0],
+                command,
+                os.environ,  # noqa: TID251 - handed on as it is
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
+                ],
+                setsid=True,
             )
-        self._pid = self._child.pid
         self._created = created_at(self._pid) or 0.0
         aside = self._pid_path.with_suffix(f".{os.getpid()}")
         aside.write_bytes(orjson.dumps({"pid": self._pid, "created": self._created}))

@@ -108,9 +108,10 @@ def _request_error(first: dict[str, Any]) -> RequestError:
 async def _on_http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
+    too_large = status == TooLargeError.http_status
     return problem(
         status,
-        code=status.phrase.lower().replace(" ", "-"),
+        code=TooLargeError.code if too_large else status.phrase.lower().replace(" ", "-"),
         cause=f"{error.detail}.",
         remedy="The paths and methods are listed at /v1/openapi.json.",
         headers=dict(error.headers or {}),

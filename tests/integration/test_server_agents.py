@@ -1,0 +1,56 @@
+"""`up` keeps agent processes alive, takes living ones over, and ends them only when told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+
+from scheduler.agents import Agents
+from scheduler.home import Home
+from tests.integration.served import wait_until
+
+pytestmark = pytest.mark.integration
+
+_STAND_IN = "import sys, time; print(*sys.argv[1:], flush=True); time.sleep(600)"
+
+
+def command(cluster: str, url: str) -> list[str]:
+    """Give the command line of a process that only lives."""
+    return [sys.executable, "-c", _STAND_IN, cluster, url]
+
+
+def pid_of(folder: Path) -> int:
+    """Give the agent's process id as it is remembered, 0 before the first."""
+    path = folder / "agent-lab.json"
+    return int(orjson.loads(path.read_bytes())["pid"]) if path.exists() else 0
+
+
+def test_an_agent_is_started_revived_taken_over_and_ended(tmp_path: Path) -> None:
+    """Its death is noticed, a later `up` adopts it, and only `--down` ends it."""
+    first = Agents(["lab"], home=Home(tmp_path), command=command)
+    first.start("http://x")
+    wait_until(lambda: pid_of(tmp_path))
+    killed = pid_of(tmp_path)
+    wait_until(lambda: "lab http://x" in (tmp_path / "agent-lab.log").read_text("utf-8"))
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: pid_of(tmp_path) != killed)
+    alive = pid_of(tmp_path)
+    first.stop(down=False)
+    assert psutil.pid_exists(alive)
+    second = Agents(["lab"], home=Home(tmp_path), command=command)
+    second.start("http://y")
+    second.stop(down=False)
+    assert pid_of(tmp_path) == alive
+    second.stop(down=True)
+    wait_until(lambda: not psutil.pid_exists(alive) or _is_zombie(alive))
+    assert not (tmp_path / "agent-lab.json").exists()
+
+
+def _is_zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

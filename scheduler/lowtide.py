@@ -9,10 +9,9 @@ slack allows, and goes to sure capacity when it no longer does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from jobs.durations import US_PER_MS
 from jobs.reasons import Reason
 from scheduler.market import Choice
 from scheduler.sentences import waits_for_capacity, waits_for_spot, waits_for_window
@@ -63,29 +62,18 @@ def is_worth(later: Later, now: Choice) -> bool:
 
 
 def best_later(case: Case, choices: Iterable[Choice]) -> Later | None:
-    """Give the cheapest later start whose price is known, the earliest of equal ones.
-
-    The cost is piecewise linear in the start, with bends where a price step meets the start or
-    the end of the job, so only those instants need be looked at.
-    """
+    """Give the cheapest later start whose price is known, None without one in the slack."""
     if case.latest_us is None:
         return None
     best: Later | None = None
     for choice in choices:
-        for start_us in _bends(case, choice):
-            cost = case.market.cost_at(case.job, choice, start_us=start_us)
-            if best is None or (cost, start_us) < (best.cost_nanos, best.start_us):
-                best = Later(start_us=start_us, choice=choice, cost_nanos=cost)
+        last_us = case.last_us(choice)
+        found = (
+            None if last_us is None else case.market.best_start(case.job, choice, before_us=last_us)
+        )
+        if found is not None and (best is None or found < (best.cost_nanos, best.start_us)):
+            best = Later(start_us=found[1], choice=choice, cost_nanos=found[0])
     return best
-
-
-def _bends(case: Case, choice: Choice) -> Iterator[int]:
-    last_us = case.last_us(choice)
-    assert last_us is not None, "only a job with a deadline waits for a window"
-    for step_us in case.market.tapes[choice.flavor.name].starts_us[1:]:
-        for start_us in (step_us - choice.wall_ms * US_PER_MS, step_us):
-            if case.now_us < start_us < last_us:
-                yield start_us
 
 
 def wait_for(case: Case, later: Later, *, now: Choice) -> Wait:
@@ -142,6 +130,8 @@ def _wait_for_room(case: Case, choices: tuple[Choice, ...]) -> Wait:
     return Wait(
         job=job,
         reason=Reason.WAITS_FOR_SPOT,
-        sentence=waits_for_spot(until_us=last_us, more_nanos=sure_nanos - spot_nanos),
+        sentence=waits_for_spot(
+            until_us=last_us, more_nanos=sure_nanos - spot_nanos, per_hour=not job.work_ms
+        ),
         wakes_us=wakes,
     )

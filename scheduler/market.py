@@ -39,6 +39,19 @@ class Tape:
         """Give the cost of one node over an interval, nano-dollars."""
         return (self._sum(until_us) - self._sum(from_us)) // _US_PER_HOUR
 
+    def starts(self, wall_us: int) -> list[tuple[int, int, int]]:
+        """Give later starts of a stretch of that length: (cost, 1 = off a step, instant), sorted.
+
+        The cost is piecewise linear in the start, with bends where a price step meets the start
+        or the end of the stretch, so only those instants can be cheapest.
+        """
+        found = []
+        for step_us in self.starts_us[1:]:
+            for off, at_us in ((0, step_us), (1, step_us - wall_us)):
+                if at_us > self.starts_us[0]:
+                    found.append((self.cost(at_us, at_us + wall_us), off, at_us))
+        return sorted(found)
+
     def _sum(self, at_us: int) -> int:
         index = max(0, bisect_right(self.starts_us, at_us) - 1)
         return self._sums[index] + (at_us - self.starts_us[index]) * self._prices[index]
@@ -81,6 +94,7 @@ class Market:
             name: Tape(offer, now_us=snapshot.now_us) for name, offer in self.offers.items()
         }
         self._allowed: dict[tuple[object, ...], tuple[Offer, ...]] = {}
+        self._starts: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
 
     def allowed(self, spec: JobSpec) -> tuple[Offer, ...]:
         """Give the offers that could ever hold the job's whole gang, in snapshot order."""
@@ -114,19 +128,28 @@ class Market:
                 whole_nanos=node * job.spec.nodes,
             )
 
-    def cost_at(self, job: JobRow, choice: Choice, *, start_us: int) -> int:
-        """Give the job's share of the cost if it starts at a later instant, nano-dollars."""
-        until_us = start_us + choice.wall_ms * US_PER_MS
-        node = self.tapes[choice.flavor.name].cost(start_us, until_us)
-        return shared(node * job.spec.nodes, spec=job.spec, flavor=choice.flavor)
+    def best_start(self, job: JobRow, choice: Choice, *, before_us: int) -> tuple[int, int] | None:
+        """Give the cheapest later start before an instant: (cost to the job, instant)."""
+        tape = self.tapes[choice.flavor.name]
+        if len(tape.starts_us) == 1:
+            return None
+        key = (choice.flavor.name, choice.wall_ms)
+        if key not in self._starts:
+            self._starts[key] = tape.starts(choice.wall_ms * US_PER_MS)
+        for cost, _, at_us in self._starts[key]:
+            if at_us < before_us:
+                whole = cost * job.spec.nodes
+                return shared(whole, spec=job.spec, flavor=choice.flavor), at_us
+        return None
 
     def flat_cost(self, job: JobRow, choice: Choice, *, at_us: int) -> int:
         """Give the cost of the rest at the price of one instant, without expected failures.
 
-        It does not change with the clock, which a sentence must not either.
+        It does not change with the clock, which a sentence must not either. Of a job that gave
+        no estimate of its work, it is the cost of an hour.
         """
         price = self.tapes[choice.flavor.name].price(at_us)
-        wall = plain_wall_ms(job, choice.offer)
+        wall = plain_wall_ms(job, choice.offer) if job.work_ms else MS_PER_HOUR
         node = price * wall // MS_PER_HOUR
         return shared(node * job.spec.nodes, spec=job.spec, flavor=choice.flavor)
 
@@ -137,9 +160,10 @@ def could_hold(offer: Offer, spec: JobSpec) -> bool:
 
 
 def plain_wall_ms(job: JobRow, offer: Offer) -> int:
-    """Time from launch to the end of the job when nothing fails."""
+    """Time from launch to the end of the job when nothing fails; an hour of work if unknown."""
     overhead = overhead_ms(job, offer.flavor, restores=job.attempts > 0)
-    return overhead + with_stalls_ms(job.spec, job.remaining_ms())
+    work_ms = job.remaining_ms() if job.work_ms else MS_PER_HOUR
+    return overhead + with_stalls_ms(job.spec, work_ms)
 
 
 def wall_ms(job: JobRow, offer: Offer) -> int:

@@ -54,8 +54,13 @@ def at_risk_ms(spec: JobSpec, work_ms: int) -> int:
     return min(interval + spec.save, with_stalls_ms(spec, work_ms))
 
 
-def leaving_ms(flavor: Flavor, *, settings: PolicySettings) -> int:
-    """Most time that passes between "it goes" and "its job may start elsewhere"."""
+def leaving_ms(spec: JobSpec, flavor: Flavor, *, settings: PolicySettings) -> int:
+    """Most time that is lost between "it goes" and "its job may start elsewhere".
+
+    A job that saves continuously goes on during the cloud's notice, so only our own drain counts.
+    """
+    if spec.checkpoint_interval == 0:
+        return settings.drain_grace_ms
     return max(settings.drain_grace_ms, flavor.notice_ms)
 
 
@@ -107,7 +112,8 @@ def latest_spot_start_us(
     the time to leave are gone then, and no work was done.
     """
     wasted = overhead_ms(job, spot, restores=job.attempts > 0)
-    wasted += at_risk_ms(job.spec, job.remaining_ms()) + leaving_ms(spot, settings=settings)
+    wasted += at_risk_ms(job.spec, job.remaining_ms())
+    wasted += leaving_ms(job.spec, spot, settings=settings)
     return sure_start_us - wasted * US_PER_MS
 
 
@@ -124,7 +130,7 @@ def leave_spot_us(
         settings: give the margins and the grace period.
     """
     sure_us = latest_start_us(job, sure, work_ms=work_ms, restores=True, settings=settings)
-    return sure_us - leaving_ms(spot, settings=settings) * US_PER_MS
+    return sure_us - leaving_ms(job.spec, spot, settings=settings) * US_PER_MS
 
 
 def is_steady(job: JobRow, attempt: AttemptRow) -> bool:

@@ -43,13 +43,14 @@ def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools) -> Mov
     moves = Moves()
     for one in live:
         offer = market.offers.get(one.attempt.flavor)
-        stays = one.job.on_safety_net or one.attempt.state is AttemptState.DRAINING
-        if offer is None or one.job.deadline_us is None or stays:
+        goes = one.attempt.state is AttemptState.DRAINING
+        planned = one.job.deadline_us is not None and one.job.work_ms > 0
+        if offer is None or goes or not planned:
             continue
-        if is_sure(offer.flavor):
-            _give_back(one, moves, market=market)
-        else:
+        if not is_sure(offer.flavor):
             _leave_spot(one, moves, market=market, pools=pools)
+        elif not one.job.on_safety_net:
+            _give_back(one, moves, market=market)
     if moves.preempts:
         # An attempt that never started ends at once and without a notice.
         moves.wakes_us.append(market.now_us + REACTION_US)
@@ -60,8 +61,8 @@ def _give_back(one: LiveAttempt, moves: Moves, *, market: Market) -> None:
     flavor = market.offers[one.attempt.flavor].flavor
     policy = POLICIES[market.settings.name]
     at_us = policy.leaves(Running(job=one.job, attempt=one.attempt, flavor=flavor, market=market))
-    if at_us is None:
-        return
+    if at_us is None or _leave_us(one, market=market) <= max(at_us, market.now_us):
+        return  # there is no time to come back
     if at_us <= market.now_us:
         moves.preempts.append(
             Preempt(
@@ -77,16 +78,9 @@ def _give_back(one: LiveAttempt, moves: Moves, *, market: Market) -> None:
 
 def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) -> None:
     job, attempt = one.job, one.attempt
-    sure = market.sure_flavors(job.spec)
-    if not sure:
+    if not market.sure_flavors(job.spec):
         return
-    at_us = leave_spot_us(
-        job,
-        market.offers[attempt.flavor].flavor,
-        sure,
-        work_ms=work_if_lost_ms(job, attempt, now_us=market.now_us),
-        settings=market.settings,
-    )
+    at_us = _leave_us(one, market=market)
     if at_us > market.now_us + REACTION_US:
         if not is_steady(job, attempt):
             moves.wakes_us.append(at_us)
@@ -100,6 +94,17 @@ def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools)
                 grace_ms=market.settings.drain_grace_ms,
             )
         )
+
+
+def _leave_us(one: LiveAttempt, *, market: Market) -> int:
+    """Give the last instant to begin to leave, when the drain saves nothing."""
+    return leave_spot_us(
+        one.job,
+        market.offers[one.attempt.flavor].flavor,
+        market.sure_flavors(one.job.spec),
+        work_ms=work_if_lost_ms(one.job, one.attempt, now_us=market.now_us),
+        settings=market.settings,
+    )
 
 
 def _takes_room(one: LiveAttempt, *, market: Market, pools: Pools) -> bool:

@@ -68,11 +68,10 @@ def waits_for_window(
     )
 
 
-def waits_for_spot(*, until_us: int | None, more_nanos: int | None) -> str:
+def waits_for_spot(*, until_us: int | None, more_nanos: int, per_hour: bool) -> str:
     """Spot has no room; the slack allows to wait for it."""
-    more = ""
-    if more_nanos is not None and more_nanos > 0:
-        more = f": on-demand costs {show_usd(more_nanos)} more"
+    unit = "/h" if per_hour else ""
+    more = f": on-demand costs {show_usd(more_nanos)}{unit} more" if more_nanos > 0 else ""
     if until_us is None:
         return f"Waits for spot capacity{more}; without a deadline it waits as long as it takes."
     return (

@@ -14,7 +14,7 @@ what is allowed, at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.flavors import Flavor
 from jobs.durations import US_PER_MS
@@ -35,17 +35,19 @@ from scheduler.wishes import Case, Running, Wait, Wish
 class Policy:
     """One way to decide.
 
-    ``leaves`` gives the instant at which a running attempt on sure capacity should be given
-    back (now or earlier = now), None = never.
+    ``blind`` answers for a job with a deadline whose work is not known yet: it starts at once, so
+    that its first steps tell. ``leaves`` gives the instant at which a running attempt on sure
+    capacity should be given back (now or earlier = now), None = never.
     """
 
     wish: Callable[[Case], Wish | Wait]
+    blind: Callable[[Case], Wish] = baselines.spot_now
     leaves: Callable[[Running], int | None] = lambda _: None
 
 
 POLICIES: dict[str, Policy] = {
     "lowtide": Policy(wish=lowtide.wish),
-    "on-demand": Policy(wish=baselines.on_demand),
+    "on-demand": Policy(wish=baselines.on_demand, blind=baselines.on_demand),
     "spot-now": Policy(wish=baselines.spot_now),
     "greedy": Policy(wish=baselines.greedy),
     "uniform-progress": Policy(wish=baselines.uniform, leaves=baselines.uniform_leaves),
@@ -56,14 +58,16 @@ POLICIES: dict[str, Policy] = {
 def nominate(jobs: Iterable[JobRow], *, market: Market) -> list[Wish | Wait]:
     """Ask the policy of the settings for every waiting job; the safety net goes before it."""
     policy = POLICIES[market.settings.name]
-    answers: list[Wish | Wait] = []
-    for job in jobs:
-        case = case_of(job, market=market)
-        out_of_slack = case.latest_us is not None and (
-            case.latest_us <= market.now_us + REACTION_US or job.on_safety_net
-        )
-        answers.append(net(case) if out_of_slack else policy.wish(case))
-    return answers
+    return [_answer(case_of(job, market=market), policy) for job in jobs]
+
+
+def _answer(case: Case, policy: Policy) -> Wish | Wait:
+    if case.job.deadline_us is not None and not case.job.work_ms:
+        return policy.blind(case)
+    if case.latest_us is None:
+        return policy.wish(case)
+    used_up = case.latest_us <= case.now_us + REACTION_US
+    return net(case) if used_up or case.job.on_safety_net else policy.wish(case)
 
 
 def case_of(job: JobRow, *, market: Market) -> Case:
@@ -71,16 +75,21 @@ def case_of(job: JobRow, *, market: Market) -> Case:
     choices = sorted(market.choices(job), key=lambda choice: choice.key)
     sures = tuple(choice for choice in choices if choice.sure)
     spots = tuple(choice for choice in choices if not choice.sure)
-    if job.deadline_us is None:
+    if job.deadline_us is None or not job.work_ms:
         return Case(
             job=job, market=market, spots=spots, all_spots=spots, sures=sures, latest_us=None
         )
     surest = [choice.flavor for choice in sures or spots]
     latest_us = _latest_us(job, surest, market=market, restores=job.attempts > 0)
-    if not sures:
-        return Case(
-            job=job, market=market, spots=spots, all_spots=spots, sures=(), latest_us=latest_us
-        )
+    free = Case(
+        job=job, market=market, spots=spots, all_spots=spots, sures=sures, latest_us=latest_us
+    )
+    return _in_time(free, surest) if sures else free
+
+
+def _in_time(case: Case, surest: list[Flavor]) -> Case:
+    """Keep those of the spot choices from which even the worst death leaves time enough."""
+    job, market, spots = case.job, case.market, case.all_spots
     again_us = _latest_us(job, surest, market=market, restores=True)
     last = tuple(
         (
@@ -92,15 +101,8 @@ def case_of(job: JobRow, *, market: Market) -> Case:
         for spot in spots
     )
     in_time = {name for name, at_us in last if at_us > market.now_us}
-    return Case(
-        job=job,
-        market=market,
-        spots=tuple(spot for spot in spots if spot.flavor.name in in_time),
-        all_spots=spots,
-        sures=sures,
-        latest_us=latest_us,
-        spot_latest_us=last,
-    )
+    kept = tuple(spot for spot in spots if spot.flavor.name in in_time)
+    return replace(case, spots=kept, spot_latest_us=last)
 
 
 def net(case: Case) -> Wish:

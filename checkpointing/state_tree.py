@@ -25,6 +25,15 @@ from checkpointing.tensor_bytes import TensorLeaf, refusal, torch_dtype
 _MAX_DEPTH: Final = 100
 _PLAIN: Final = frozenset({type(None), bool, int, str})
 _METADATA: Final = "_metadata"
+_UNREADABLE: Final = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ def unflatten(tree: object, tensors: Sequence[object]) -> object:
     """Put a state together again; raise `CorruptCheckpoint` for a tree that nothing wrote."""
     try:
         return _Unflattener(tensors).decode(tree)
-    except (KeyError, TypeError, IndexError, AttributeError, struct.error, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise corrupt("a manifest", why=f"its tree cannot be read ({error})") from error
 
 
@@ -125,7 +134,7 @@ class _Unflattener:
         if type(value) in _PLAIN:
             return value
         fields = cast("Mapping[str, Any]", value)
-        tag = next(iter(fields.keys() - {"metadata"}))
+        (tag,) = fields.keys() - {"metadata"}
         return _DECODERS[tag](self, fields)
 
     def pairs(self, value: Iterable[Any]) -> list[tuple[Any, Any]]:

@@ -72,7 +72,8 @@ def _copy_tensor(source: torch.Tensor, destination: torch.Tensor) -> None:
     plain = source.is_contiguous() and not source.is_conj() and not source.is_neg()
     if plain:
         # As bytes: works for every dtype, also for those without a copy kernel of their own.
-        destination.copy_(source.reshape(-1).view(torch.uint8))
+        # Not reshape: a dimension of size 1 may have any stride, and keeps it there.
+        destination.copy_(source.as_strided((source.numel(),), (1,)).view(torch.uint8))
     else:
         destination.view(source.dtype).view(source.shape).copy_(source)
 

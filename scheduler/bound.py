@@ -1,0 +1,226 @@
+"""Lower bounds on cost in hindsight: what nobody could have beaten on the recorded world.
+
+One job: an exact dynamic program over time slot x remaining work x where it runs ("dp"). Several
+jobs: a linear program (``scheduler.bound_lp``, "lp"). Both know every price and limit ahead.
+
+Why the dynamic program is a lower bound although it only moves at slot edges: with prices and
+limits constant inside a slot, the best plan is a vertex of a linear program over the edges of its
+stays, so all edges but one lie on slot edges; dropping that one partial slot, and rounding work
+and changeovers DOWN to slots, never makes it dearer. Inside a slot the lowest price and the
+highest limit count, the first and last slots count whole, saves cost nothing, and a node may run
+on through its notice. It assumes one set of nodes at a time (no node boots beside a live attempt).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.prices import StepSeries
+from jobs.durations import US_PER_MS, US_PER_S
+from jobs.ledger.split import US_PER_HOUR
+from jobs.spec import NANOS_PER_USD, JobSpec
+from scheduler.price_book import PriceBook
+from scheduler.scenario import Arrival, Capacity, Scenario
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+_CELLS = 60_000_000  # slots x work x flavors that one bound may look at
+_ROUND_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1_800, 3_600)
+_RECURS_US = 14 * 86_400 * US_PER_S  # windows recur for ever: look this far past the last change
+_SAFE = 1 - 1e-9  # floats, and bills that are floors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What the work must cost at least; None when its deadlines cannot be met at all."""
+
+    usd: float | None
+    kind: str  # "dp" | "lp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Places:
+    """One flavor, slot by slot, for one job."""
+
+    cost: Floats  # of its nodes for the slot, in dollars
+    start: Bools  # a launch can succeed
+    run: Bools  # nodes can be up (limit or notice)
+    first: int  # slots from launch to useful work, first attempt
+    again: int  # the same for later ones
+
+
+def price_steps(book: PriceBook, flavor: str, *, start_us: int, end_us: int) -> StepSeries:
+    """Give the price of a flavor in [start, end) as steps of nano-dollars per node-hour."""
+    from_us, values = [start_us], [book.at(flavor, start_us).usd_nanos_per_hour]
+    at_us = book.next_change_us(flavor, start_us)
+    while at_us is not None and at_us < end_us:
+        price = book.at(flavor, at_us).usd_nanos_per_hour
+        if price != values[-1]:
+            from_us.append(at_us)
+            values.append(price)
+        at_us = book.next_change_us(flavor, at_us)
+    return StepSeries(tuple(from_us), tuple(values))
+
+
+def extreme(steps: StepSeries, edges: Ints, *, back_us: int = 0, largest: bool = False) -> Ints:
+    """Give the least (or largest) value in effect in each [edge - back, next edge)."""
+    times = np.array(steps.from_us, dtype=np.int64)
+    values = np.array(steps.values, dtype=np.int64)
+    first = np.maximum(np.searchsorted(times, edges[:-1] - back_us, side="right") - 1, 0)
+    last = np.maximum(np.searchsorted(times, edges[1:], side="left") - 1, first)
+    found: Ints = values[first].copy()
+    pick = np.max if largest else np.min
+    for slot in np.flatnonzero(last > first):
+        found[slot] = pick(values[first[slot] : last[slot] + 1])
+    return found
+
+
+def last_change_us(scenario: Scenario) -> int:
+    """Give when the world changes for the last time, recurring windows aside."""
+    series = [one for c in scenario.capacities for one in (c.limits, c.prices) if one]
+    last = max((one.from_us[-1] for one in series), default=scenario.start_us)
+    return last + (_RECURS_US if scenario.windows else 0)
+
+
+def single_job(scenario: Scenario, arrival: Arrival, *, book: PriceBook) -> Bound:
+    """Give the least cost of one job that has the world to itself, its deadline met."""
+    spec = arrival.spec
+    usable = [c for c in scenario.capacities if c.flavor.allows(spec)]
+    end_us = spec.deadline_us(submitted_us=arrival.at_us)
+    if end_us is None:
+        longest_us = ((spec.work or 0) + spec.setup + spec.restore) * US_PER_MS
+        boots_us = max((c.flavor.boot_ms for c in usable), default=0) * US_PER_MS
+        end_us = max(last_change_us(scenario), arrival.at_us) + longest_us + boots_us
+    slot_us = choose_slot_us(spec, usable, span_us=end_us - arrival.at_us)
+    edges = _edges(scenario.start_us, arrival.at_us, end_us, slot_us)
+    places = [_places(c, spec, edges, slot_us, book) for c in usable]
+    usd = cheapest(places, work=(spec.work or 0) * US_PER_MS // slot_us, slots=len(edges) - 1)
+    return Bound(usd=None if np.isinf(usd) else usd * _SAFE, kind="dp")
+
+
+def _edges(origin_us: int, start_us: int, end_us: int, slot_us: int) -> Ints:
+    """Give slot edges on the world's own grid, the first and last slots whole."""
+    first = (start_us - origin_us) // slot_us
+    last = -(-(end_us - origin_us) // slot_us)
+    return origin_us + np.arange(first, last + 1, dtype=np.int64) * slot_us
+
+
+def _places(
+    capacity: Capacity, spec: JobSpec, edges: Ints, slot_us: int, book: PriceBook
+) -> _Places:
+    flavor = capacity.flavor
+    steps = price_steps(book, flavor.name, start_us=int(edges[0]), end_us=int(edges[-1]))
+    per_slot = spec.nodes * slot_us / US_PER_HOUR / NANOS_PER_USD
+    first_us = (flavor.boot_ms + spec.setup) * US_PER_MS
+    notice_us = flavor.notice_ms * US_PER_MS
+    return _Places(
+        cost=extreme(steps, edges) * per_slot,
+        start=extreme(capacity.limits, edges, largest=True) >= spec.nodes,
+        run=extreme(capacity.limits, edges, back_us=notice_us, largest=True) >= spec.nodes,
+        first=first_us // slot_us,
+        again=(first_us + spec.restore * US_PER_MS) // slot_us,
+    )
+
+
+def choose_slot_us(spec: JobSpec, usable: Iterable[Capacity], *, span_us: int) -> int:
+    """Pick the slot that rounds work, changeovers and trace steps least, within the budget."""
+    flavors = list(usable)
+    work_us = max(1, (spec.work or 0) * US_PER_MS)
+    lengths = [(c.flavor.boot_ms + spec.setup) * US_PER_MS for c in flavors]
+    lengths += [length + spec.restore * US_PER_MS for length in lengths]
+    steps = [step for c in flavors for step in _step_lengths(c)]
+
+    def cells(slot_us: int) -> int:
+        return (span_us // slot_us + 1) * (work_us // slot_us + 1) * max(1, len(flavors))
+
+    def loss(slot_us: int) -> float:
+        rounded = work_us % slot_us + sum(length % slot_us for length in lengths)
+        blurred = sum(slot_us for step in steps if step % slot_us)
+        return (rounded + blurred) / work_us
+
+    candidates = {s * US_PER_S for s in _ROUND_S}
+    candidates |= {step // k for step in [*steps, *lengths] for k in range(1, 6) if step % k == 0}
+    fitting = [slot for slot in candidates if slot > 0 and cells(slot) <= _CELLS]
+    coarsest = 3_600 * US_PER_S
+    while cells(coarsest) > _CELLS:
+        coarsest *= 2
+    return min(fitting or [coarsest], key=lambda slot: (loss(slot), -slot))
+
+
+def _step_lengths(capacity: Capacity) -> set[int]:
+    """Give the longest step on which all changes of each series lie."""
+    found: set[int] = set()
+    for series in (capacity.limits, capacity.prices):
+        if series is not None and len(series.from_us) > 1:
+            gaps = np.diff(np.array(series.from_us, dtype=np.int64))
+            found.add(int(np.gcd.reduce(gaps)))
+    return found
+
+
+def cheapest(places: list[_Places], *, work: int, slots: int) -> float:
+    """Give the least dollars for ``work`` slots of useful time, infinity when it does not fit.
+
+    Backwards over time; vectors over the slots of work that remain. ``idle`` is the cost to go
+    while nothing runs, ``running[f]`` while it trains on flavor f.
+    """
+    never = np.full(work + 1, np.inf)
+    never[0] = 0.0
+    depth = max((place.again for place in places), default=0) + 1
+    idle = never
+    running = [[never] * depth for _ in places]  # ring of the next ``depth`` slots
+    ahead = [_Ahead(place, slots) for place in places]
+    for slot in range(slots - 1, -1, -1):
+        staying = [_stay(place, slot, ring[0]) for place, ring in zip(places, running, strict=True)]
+        idle = idle.copy()
+        for one, ring, stay in zip(ahead, running, staying, strict=True):
+            one.launch(idle, slot, ring, stay)
+        for ring, stay in zip(running, staying, strict=True):
+            ring.insert(0, np.minimum(stay, idle))
+            ring.pop()
+    return float(idle[work])
+
+
+def _stay(place: _Places, slot: int, later: Floats) -> Floats:
+    stay = np.full_like(later, np.inf)
+    stay[0] = 0.0
+    if place.run[slot]:
+        stay[1:] = place.cost[slot] + later[:-1]
+    return stay
+
+
+class _Ahead:
+    """Launches on one flavor: what the changeover costs and whether it can be survived."""
+
+    def __init__(self, place: _Places, slots: int) -> None:
+        self._place = place
+        self._spent = np.concatenate([[0.0], np.cumsum(place.cost)])
+        gaps = np.where(place.run, slots, np.arange(slots))
+        self._until = np.minimum.accumulate(gaps[::-1])[::-1] if slots else gaps
+        self._slots = slots
+
+    def launch(self, idle: Floats, slot: int, ring: list[Floats], stay: Floats) -> None:
+        """Lower ``idle`` where launching now is cheaper than what it holds."""
+        if not self._place.start[slot]:
+            return
+        again = self._after(slot, self._place.again, ring, stay)
+        if again is not None:
+            np.minimum(idle[:-1], again[:-1], out=idle[:-1])
+        first = self._after(slot, self._place.first, ring, stay)
+        if first is not None:
+            idle[-1] = min(idle[-1], first[-1])
+
+    def _after(self, slot: int, changeover: int, ring: list[Floats], stay: Floats) -> Floats | None:
+        """Give the cost to go when the launch at ``slot`` trains after ``changeover`` slots."""
+        if changeover == 0:
+            return stay
+        ready = slot + changeover
+        if ready > self._slots or self._until[slot] < ready:
+            return None
+        later: Floats = ring[changeover - 1] + (self._spent[ready] - self._spent[slot])
+        return later

@@ -1,0 +1,190 @@
+"""A simulation: the production ``Controller`` in a world of virtual time.
+
+Only the adapters differ: a manual clock, counted ids, a ``SimDriver`` and, by default, a store in
+memory. The loop advances to whatever comes first (an event of the world, a submission, the plan's
+own wake-up), lets the world move and ticks the controller. The same scenario gives the same
+journal, byte for byte.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from cluster.inbox import Inbox
+from cluster.prices import FlatPrices, PriceSource, SeriesPrices
+from cluster.sim_driver import SimDriver
+from jobs.errors import LowtideError
+from jobs.memory_store import MemoryStore
+from jobs.rows import AttemptRow, JobRow
+from jobs.store import JobStore
+from scheduler.catalog import Catalog
+from scheduler.clock import ManualClock
+from scheduler.commands import Mailbox, Submit
+from scheduler.controller import Controller
+from scheduler.ids import CountedIds
+from scheduler.price_book import PriceBook
+from scheduler.scenario import Arrival, Scenario
+from scheduler.snapshot import PolicySettings
+
+_STUCK = 1_000  # ticks at one instant
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A job that was not accepted, and why."""
+
+    arrival: Arrival
+    error: LowtideError
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """What a simulation leaves behind. ``job_ids`` maps accepted jobs to their arrivals."""
+
+    scenario: Scenario
+    policy: str
+    store: JobStore
+    book: PriceBook
+    jobs: dict[str, JobRow]  # as they were at the end, before the books were closed
+    attempts: dict[str, AttemptRow]
+    ended_us: int
+    job_ids: dict[str, Arrival]
+    refused: list[Refused]
+    wall_s: float
+
+
+@dataclass(slots=True)
+class _Desk:
+    """Submissions that wait for their tick's answer."""
+
+    waiting: list[tuple[Arrival, Future[Any]]] = field(default_factory=list)
+    job_ids: dict[str, Arrival] = field(default_factory=dict)
+    refused: list[Refused] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Take the answers of a tick."""
+        for arrival, future in self.waiting:
+            refusal = future.exception(timeout=0)
+            if refusal is None:
+                self.job_ids[future.result(timeout=0).id] = arrival
+            elif isinstance(refusal, LowtideError):
+                self.refused.append(Refused(arrival, refusal))
+            else:
+                raise refusal
+        self.waiting.clear()
+
+
+def price_book(scenario: Scenario) -> PriceBook:
+    """Give the scenario's prices over time, windows applied."""
+    flavors = scenario.flavors.values()
+    series = scenario.price_series
+    source: PriceSource = (
+        SeriesPrices(series, flavors=flavors, source="series") if series else FlatPrices(flavors)
+    )
+    return PriceBook(source, flavors, scenario.windows)
+
+
+class Simulation:
+    """One world and one controller; ``run`` plays the scenario to its end."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        settings: PolicySettings | None = None,
+        store: JobStore | None = None,
+    ) -> None:
+        """Set up the world; nothing happens before ``run``."""
+        self.scenario = scenario
+        self.settings = settings or PolicySettings()
+        self.store = store if store is not None else MemoryStore()
+        self.clock = ManualClock(scenario.start_us)
+        self.inbox = Inbox()
+        self.mailbox = Mailbox(self.inbox)
+        self.book = price_book(scenario)
+        self.driver = SimDriver(
+            scenario.flavors.values(),
+            limits=scenario.limits,
+            inbox=self.inbox,
+            start_us=scenario.start_us,
+            probe=scenario.probe,
+        )
+        self.controller = Controller(
+            store=self.store,
+            driver=self.driver,
+            inbox=self.inbox,
+            mailbox=self.mailbox,
+            clock=self.clock,
+            ids=CountedIds(),
+            catalog=Catalog(flavors=scenario.flavors, prices=self.book, windows=scenario.windows),
+            settings=self.settings,
+            holder="simulator",
+        )
+        self._desk = _Desk()
+        self._arrivals = list(reversed(scenario.arrivals))
+        self._wake_us: int | None = scenario.start_us
+        self._stuck = 0
+
+    def run(self) -> Result:
+        """Play until all is done, nothing can happen any more, or the horizon is reached.
+
+        Raises:
+            LowtideError: the store refused; jobs that are refused are part of the result.
+        """
+        began = perf_counter()
+        assert self.controller.start(), "a fresh store has another leader"
+        while (at_us := self._next_us()) is not None and at_us <= self.scenario.end_us:
+            self.step(at_us)
+        over_us = self.clock.now_us() if at_us is None else self.scenario.end_us
+        state = self.controller.state
+        jobs, attempts = dict(state.jobs), dict(state.attempts)
+        if state.live_nodes:
+            self._close_books(over_us)
+        return Result(
+            scenario=self.scenario,
+            policy=self.settings.name,
+            store=self.store,
+            book=self.book,
+            jobs=jobs,
+            attempts=attempts,
+            ended_us=over_us,
+            job_ids=self._desk.job_ids,
+            refused=self._desk.refused,
+            wall_s=perf_counter() - began,
+        )
+
+    def step(self, at_us: int) -> None:
+        """Advance to an instant, let the world move, submit what is due and tick."""
+        moved = at_us > self.clock.now_us()
+        self._stuck = 0 if moved else self._stuck + 1
+        assert self._stuck < _STUCK, f"{_STUCK} ticks at {at_us}: the plan does not converge"
+        self.clock.advance_to(at_us)
+        self.driver.run_until(self.clock.now_us())
+        while self._arrivals and self._arrivals[-1].at_us <= at_us:
+            arrival = self._arrivals.pop()
+            self._desk.waiting.append((arrival, self.mailbox.call(Submit(spec=arrival.spec))))
+        self._wake_us = self.controller.tick().wake_at_us
+        self.driver.acknowledge()
+        self._desk.settle()
+
+    def _next_us(self) -> int | None:
+        state = self.controller.state
+        if not (self._arrivals or state.queued or state.live_attempts or state.live_nodes):
+            return None if self._wake_us != self.scenario.start_us else self._wake_us
+        due = (
+            self.driver.next_event_us,
+            self._arrivals[-1].at_us if self._arrivals else None,
+            self._wake_us,
+        )
+        return min((at_us for at_us in due if at_us is not None), default=None)
+
+    def _close_books(self, over_us: int) -> None:
+        """The world ends: whatever is still up is billed to this instant and no further."""
+        self.clock.advance_to(over_us)
+        for node_id in self.driver.nodes:
+            self.driver.kill_node(node_id)
+        self.driver.run_until(over_us)
+        self.controller.tick()

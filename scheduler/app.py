@@ -19,13 +19,13 @@ from types import FrameType
 
 import structlog
 import uvicorn
-from jobs.store_open import open_store
 
 from checkpointing.errors import CheckpointError
 from checkpointing.storage import Storage, open_storage
 from cluster.inbox import Inbox
 from cluster.prices import FlatPrices
 from jobs.errors import LowtideError
+from jobs.store_open import open_store
 from scheduler.agent_link import AgentLinkDriver
 from scheduler.catalog import Catalog
 from scheduler.clock import SystemClock
@@ -89,13 +89,13 @@ class Server:
         self._link = AgentLinkDriver()
         self._context = self._build(storage)
         self._http = self._uvicorn()
+        self._forget_dead_server()
+        if home.read_server() is None:
+            self._announce()
 
     def run(self) -> None:
         """Serve until ``stop``. May raise what the controller crashed with."""
         leadership = self._context.leadership
-        self._forget_dead_server()
-        if self._home.read_server() is None:
-            self._announce()
         leadership.start()
         try:
             self._http.run(sockets=[self._socket])

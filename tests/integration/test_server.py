@@ -111,7 +111,7 @@ def test_pages_follow_a_cursor_without_gap_or_repetition(shared: Served) -> None
     seen: list[str] = []
     cursor: str | None = ""
     while cursor is not None:
-        query = {"team": "pages", "limit": 2, "cursor": cursor}
+        query: dict[str, str | int] = {"team": "pages", "limit": 2, "cursor": cursor}
         page = shared.http.get("/v1/jobs", params=query).json()
         seen += [row["id"] for row in page["jobs"]]
         cursor = page["next"]
@@ -258,6 +258,7 @@ def test_a_job_lives_from_submit_to_a_bill_that_ties(served: Served) -> None:
     kinds = {record["event"]["kind"] for record in _events(served.http, job.id)}
     assert {"job-submitted", "attempt-leased", "checkpoint-committed", "job-ended"} <= kinds
     refusal(served.http.post(f"/v1/jobs/{job.id}/cancel"), status=409, code="conflict")
+    assert served.http.get("/v1/audit").json() == {"clean": True, "findings": []}
     _check_logs(served.http, job.id)
 
 

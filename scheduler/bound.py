@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-_CELLS = 60_000_000  # slots x work x flavors that one bound may look at
+_CELLS = 150_000_000  # slots x work x flavors that one bound may look at: a second
 _ROUND_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1_800, 3_600)
 _RECURS_US = 14 * 86_400 * US_PER_S  # windows recur for ever: look this far past the last change
 _SAFE = 1 - 1e-9  # floats, and bills that are floors
@@ -137,7 +137,8 @@ def choose_slot_us(spec: JobSpec, usable: Iterable[Capacity], *, span_us: int) -
     steps = [step for c in flavors for step in _step_lengths(c)]
 
     def cells(slot_us: int) -> int:
-        return (span_us // slot_us + 1) * (work_us // slot_us + 1) * max(1, len(flavors))
+        slots, work = span_us // slot_us + 2, work_us // slot_us + 1
+        return slots * max(1, min(work, slots - work)) * max(1, len(flavors))
 
     def loss(slot_us: int) -> float:
         rounded = work_us % slot_us + sum(length % slot_us for length in lengths)
@@ -166,61 +167,67 @@ def _step_lengths(capacity: Capacity) -> set[int]:
 def cheapest(places: list[_Places], *, work: int, slots: int) -> float:
     """Give the least dollars for ``work`` slots of useful time, infinity when it does not fit.
 
-    Backwards over time; vectors over the slots of work that remain. ``idle`` is the cost to go
-    while nothing runs, ``running[f]`` while it trains on flavor f.
+    Backwards over time; vectors over the slots of work that remain, of which only those count
+    that can have been reached by then and can still be finished. ``idle`` is the cost to go while
+    nothing runs, a ring holds that of training on a flavor in the next slots.
     """
     never = np.full(work + 1, np.inf)
     never[0] = 0.0
     depth = max((place.again for place in places), default=0) + 1
-    idle = never
-    running = [[never] * depth for _ in places]  # ring of the next ``depth`` slots
-    ahead = [_Ahead(place, slots) for place in places]
+    idle = never.copy()
+    ahead = [_Ahead(place, slots, [never] * depth) for place in places]
     for slot in range(slots - 1, -1, -1):
-        staying = [_stay(place, slot, ring[0]) for place, ring in zip(places, running, strict=True)]
-        idle = idle.copy()
-        for one, ring, stay in zip(ahead, running, staying, strict=True):
-            one.launch(idle, slot, ring, stay)
-        for ring, stay in zip(running, staying, strict=True):
-            ring.insert(0, np.minimum(stay, idle))
-            ring.pop()
+        band = slice(max(1, work - slot), min(work, slots - slot) + 1)
+        staying = [one.stay(slot, band) for one in ahead]
+        for one, stay in zip(ahead, staying, strict=True):
+            one.launch(idle, slot, band, stay)
+        for one, stay in zip(ahead, staying, strict=True):
+            np.minimum(stay[band], idle[band], out=stay[band])
+            one.ring.insert(0, stay)
+            one.ring.pop()
     return float(idle[work])
 
 
-def _stay(place: _Places, slot: int, later: Floats) -> Floats:
-    stay = np.full_like(later, np.inf)
-    stay[0] = 0.0
-    if place.run[slot]:
-        stay[1:] = place.cost[slot] + later[:-1]
-    return stay
-
-
 class _Ahead:
-    """Launches on one flavor: what the changeover costs and whether it can be survived."""
+    """One flavor on the way backwards: staying on it, and launching on it."""
 
-    def __init__(self, place: _Places, slots: int) -> None:
+    def __init__(self, place: _Places, slots: int, ring: list[Floats]) -> None:
+        self.ring = ring
         self._place = place
         self._spent = np.concatenate([[0.0], np.cumsum(place.cost)])
         gaps = np.where(place.run, slots, np.arange(slots))
         self._until = np.minimum.accumulate(gaps[::-1])[::-1] if slots else gaps
         self._slots = slots
 
-    def launch(self, idle: Floats, slot: int, ring: list[Floats], stay: Floats) -> None:
+    def stay(self, slot: int, band: slice) -> Floats:
+        """Give the cost to go when it trains here in this slot."""
+        later = self.ring[0]
+        stay = np.full_like(later, np.inf)
+        stay[0] = 0.0
+        if self._place.run[slot]:
+            stay[band] = later[band.start - 1 : band.stop - 1] + self._place.cost[slot]
+        return stay
+
+    def launch(self, idle: Floats, slot: int, band: slice, stay: Floats) -> None:
         """Lower ``idle`` where launching now is cheaper than what it holds."""
         if not self._place.start[slot]:
             return
-        again = self._after(slot, self._place.again, ring, stay)
+        whole = len(idle) - 1  # nothing was done yet: the first attempt
+        again = self._after(slot, self._place.again, slice(band.start, min(band.stop, whole)), stay)
         if again is not None:
-            np.minimum(idle[:-1], again[:-1], out=idle[:-1])
-        first = self._after(slot, self._place.first, ring, stay)
+            later = slice(band.start, min(band.stop, whole))
+            np.minimum(idle[later], again, out=idle[later])
+        first = self._after(slot, self._place.first, slice(whole, whole + 1), stay)
         if first is not None:
-            idle[-1] = min(idle[-1], first[-1])
+            idle[whole] = min(idle[whole], float(first[0]))
 
-    def _after(self, slot: int, changeover: int, ring: list[Floats], stay: Floats) -> Floats | None:
+    def _after(self, slot: int, changeover: int, part: slice, stay: Floats) -> Floats | None:
         """Give the cost to go when the launch at ``slot`` trains after ``changeover`` slots."""
         if changeover == 0:
-            return stay
+            return stay[part]
         ready = slot + changeover
         if ready > self._slots or self._until[slot] < ready:
             return None
-        later: Floats = ring[changeover - 1] + (self._spent[ready] - self._spent[slot])
+        spent = self._spent[ready] - self._spent[slot]
+        later: Floats = self.ring[changeover - 1][part] + spent
         return later

@@ -87,7 +87,8 @@ class Client:
             InfeasibleError: no cluster could ever hold it, or the deadline is out of reach.
         """
         ready, archive = prepare(spec, code_dir=code_dir)
-        if archive is not None:
+        if archive is not None and not self.has_code(archive.sha256):
+            self.check(ready)  # what is refused anyway is not worth an upload
             self.upload(archive, on_upload=on_upload)
         return self.enqueue(ready, idempotency_key=idempotency_key)
 
@@ -110,17 +111,20 @@ class Client:
         )
         return Job(self, answer.get("job", answer))
 
-    def upload(self, archive: Archive, *, on_upload: Progress | None = None) -> bool:
-        """Upload an archive; gives False when the server had it already."""
-        path = f"/v1/code/{archive.sha256}"
+    def has_code(self, sha256: str) -> bool:
+        """Ask whether the server holds an archive."""
         try:
-            self.transport.send("HEAD", path)
+            self.transport.send("HEAD", f"/v1/code/{sha256}")
         except UnknownSubjectError:
-            content = _Chunks(archive.data, on_upload or _ignore)
-            size = {"Content-Length": str(archive.size), "Content-Type": "application/gzip"}
-            self.transport.send("PUT", path, content=content, headers=size)
-            return True
-        return False
+            return False
+        return True
+
+    def upload(self, archive: Archive, *, on_upload: Progress | None = None) -> None:
+        """Upload an archive; doing it twice is harmless."""
+        content = _Chunks(archive.data, on_upload or _ignore)
+        headers = {"Content-Length": str(archive.size), "Content-Type": "application/gzip"}
+        path = f"/v1/code/{archive.sha256}"
+        self.transport.send("PUT", path, content=content, headers=headers)
 
     def jobs(
         self, *, state: str | None = None, team: str | None = None, limit: int | None = None
@@ -149,14 +153,14 @@ class Client:
         """Give a job with its attempts: ``{"job": ..., "attempts": [...]}``."""
         return self._object(f"/v1/jobs/{_segment(job_id)}")
 
-    def act(self, job_id: str, verb: str) -> None:
-        """Ask for ``cancel``, ``pause`` or ``resume``.
+    def act(self, job_id: str, verb: str) -> Job:
+        """Ask for ``cancel``, ``pause`` or ``resume``, and give the job as it is after it.
 
         Raises:
             ConflictError: the job is in a state in which that makes no sense.
         """
         path = f"/v1/jobs/{_segment(job_id)}/{verb}"
-        self.transport.send("POST", path, repeatable=False)
+        return Job(self, self.transport.json("POST", path, repeatable=False)["job"])
 
     def events(self, job_id: str) -> dict[str, Any]:
         """Give a job's part of the journal."""

@@ -20,7 +20,17 @@ def nodes(as_json: Json = False) -> None:
     if not rows:
         print("no nodes are up; they are launched when a job needs them")
         return
-    made = table("node", "flavor", "cluster", "state", "why", "GPUs", "CPUs", "up", right=("GPUs",))
+    made = table(
+        "node",
+        "flavor",
+        "cluster",
+        "state",
+        "why",
+        "GPUs",
+        "CPUs",
+        "up",
+        right=("GPUs", "CPUs", "up"),
+    )
     now_us = _now_us()
     for row in rows:
         add_row(made, *_cells(row, now_us=now_us))

@@ -76,6 +76,11 @@ def span(ms: int | None) -> str:
     return show_duration(ms) if ms >= 0 else f"-{show_duration(-ms)}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: ``1 file``, ``3 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def gpus(gpu_milli: int) -> str:
     """Write GPUs: ``4``, ``0.25``."""
     return f"{gpu_milli / 1_000:g}"

@@ -38,6 +38,9 @@ def cost(
 
 
 def _print_statement(statement: dict[str, Any]) -> None:
+    if not statement["total"]["gpu_ms"] and not statement["total"]["usd_nanos"]:
+        print("nothing was paid for this job yet")
+        return
     classes = statement["classes"]
     shown = {name: amount for name, amount in classes.items() if amount["gpu_ms"]}
     out = console()

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from scheduler.cli import options as o
+from scheduler.cli.formats import counted
 from scheduler.cli.output import FAILED, OK, Json, client, console, print_json
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def submit(
     with client() as server:
         if dry_run:
             return _checked(server, spec, archive=archive, as_json=as_json)
-        upload = _upload(server, archive, as_json=as_json)
+        upload = _upload(server, spec, archive=archive, as_json=as_json)
         job = server.enqueue(spec)
         if not as_json:
             print(f"job {job.id} ({spec.label}) is in the queue", flush=True)
@@ -88,33 +89,37 @@ def _checked(server: Client, spec: JobSpec, *, archive: Archive | None, as_json:
     return OK
 
 
-def _upload(server: Client, archive: Archive | None, *, as_json: bool) -> dict[str, Any] | None:
+def _upload(
+    server: Client, spec: JobSpec, *, archive: Archive | None, as_json: bool
+) -> dict[str, Any] | None:
     if archive is None:
         return None
-    if as_json or archive.size < BAR_BYTES:
-        sent = server.upload(archive)
-    else:
-        sent = _upload_with_bar(server, archive)
+    known = server.has_code(archive.sha256)
+    if not known:
+        server.check(spec)  # what is refused anyway is not worth an upload
+        if as_json or archive.size < BAR_BYTES:
+            server.upload(archive)
+        else:
+            _upload_with_bar(server, archive)
     if not as_json:
-        done = "uploaded" if sent else "the server has it already, nothing uploaded"
+        done = "the server has it already" if known else "uploaded"
         print(f"code: {_size(archive)}, {done}", flush=True)
-    return _figures(archive, uploaded=sent)
+    return _figures(archive, uploaded=not known)
 
 
-def _upload_with_bar(server: Client, archive: Archive) -> bool:
+def _upload_with_bar(server: Client, archive: Archive) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("uploading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("upload", total=archive.size)
-        return server.upload(archive, on_upload=lambda sent, _: bar.update(task, completed=sent))
+        server.upload(archive, on_upload=lambda sent, _: bar.update(task, completed=sent))
 
 
 def _size(archive: Archive) -> str:
     from jobs.archive import show_bytes
 
-    files = "1 file" if archive.files == 1 else f"{archive.files} files"
-    return f"{files}, {show_bytes(archive.size)} packed"
+    return f"{counted(archive.files, 'file')}, {show_bytes(archive.size)} packed"
 
 
 def _figures(archive: Archive | None, *, uploaded: bool) -> dict[str, Any] | None:

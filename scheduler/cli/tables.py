@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.reasons import HELP
-from jobs.rows import AttemptRow, JobRow, RestorePoint
+from jobs.rows import AttemptRow, JobRow
 from jobs.states import AttemptState, JobState
-from scheduler.cli.formats import NONE, gpus, instant, span
+from scheduler.cli.formats import NONE, counted, gpus, instant, span
 from scheduler.cli.output import add_row, table
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def job_lines(
         yield "deadline", _deadline(row, now_us=now_us)
     if row.ended_us is not None:
         yield "ended", instant(row.ended_us)
-    yield "restore point", restore_point(row.restore_point, now_us=now_us)
+    yield "restore point", restore_point(row, now_us=now_us)
     yield "attempts", _counts(row)
     yield "next", next_step(row, attempts=attempts)
 
@@ -136,17 +136,20 @@ def _deadline(row: JobRow, *, now_us: int) -> str:
     return f"{instant(row.deadline_us)}, slack {span(slack)}"
 
 
-def restore_point(point: RestorePoint | None, *, now_us: int) -> str:
+def restore_point(row: JobRow, *, now_us: int) -> str:
     """Say where the next attempt would begin."""
+    point = row.restore_point
     if point is None:
-        return "none yet: an eviction now would lose everything done so far"
+        running = row.state is JobState.RUNNING
+        return "none yet: an eviction now would lose everything so far" if running else "none"
     return f"step {point.step}, saved {span((now_us - point.committed_us) // 1_000)} ago"
 
 
 def _counts(row: JobRow) -> str:
     return (
-        f"{row.attempts} made; {row.evictions} evictions, {row.preemptions} preemptions, "
-        f"{row.failures} of {row.spec.max_failures} allowed failures"
+        f"{row.attempts}; {counted(row.evictions, 'eviction')}, "
+        f"{counted(row.preemptions, 'preemption')}, {counted(row.failures, 'failure')} "
+        f"({row.spec.max_failures} allowed)"
     )
 
 

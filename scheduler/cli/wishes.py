@@ -45,7 +45,18 @@ def spec_from(options: Mapping[str, Any], *, file: Path | None) -> JobSpec:
         if loc and loc[0] in document.data and loc[0] not in given:
             where = f"{document.source}, line {document.line(loc)}"
             raise FileFormatError(f"{where}: {problem.cause}", remedy=problem.remedy) from error
-        raise problem from error
+        raise _in_options(problem, field=loc) from error
+
+
+def _in_options(problem: SpecError, *, field: tuple[int | str, ...]) -> SpecError:
+    """Call a field by the option that the user typed."""
+    if not field:
+        return problem
+    option = next((o for o, name in FIELD_OF.items() if name == field[0]), str(field[0]))
+    typed = f"--{option.replace('_', '-')}"
+    name = ".".join(str(part) for part in field)
+    cause = problem.cause.replace(f"Field '{name}'", typed)
+    return SpecError(cause, remedy=problem.remedy.replace(f"'{name}'", typed))
 
 
 def fields_of(options: Mapping[str, Any]) -> dict[str, Any]:

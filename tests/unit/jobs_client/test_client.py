@@ -44,7 +44,7 @@ def test_submit_packs_uploads_and_queues(api: TinyApi, client: Client, script: P
     accept(api)
     path = allow_upload(api, script.parent)
     job = client.submit(JobSpec(script=str(script), gpus=2, deadline="6h", work="90m"))
-    [put], [post] = api.asked("PUT", path), api.asked("POST", "/v1/jobs")
+    [put], [post] = api.asked("PUT", path), api.submits()
     assert hashlib.sha256(put.body).hexdigest() == path.rpartition("/")[2]
     assert post.data == {
         "version": 1,
@@ -65,7 +65,17 @@ def test_known_code_is_not_uploaded_again(api: TinyApi, client: Client, script: 
     client.submit({"script": str(script)})
     client.submit({"script": str(script)})
     assert len(api.asked("PUT", path)) == 1
-    assert len(api.asked("POST", "/v1/jobs")) == 2
+    assert len(api.submits()) == 2
+
+
+def test_what_is_refused_is_not_uploaded(api: TinyApi, client: Client, script: Path) -> None:
+    """The server is asked first whether it would take the job at all."""
+    path = allow_upload(api, script.parent)
+    api.on("POST", "/v1/jobs", problem("infeasible", "No flavor.", "Ask for less."), status=422)
+    with pytest.raises(InfeasibleError):
+        client.submit({"script": str(script), "gpus": 64})
+    assert not api.asked("PUT", path)
+    assert not api.submits()
 
 
 def test_a_missing_script_is_refused_before_anything_is_sent(api: TinyApi, client: Client) -> None:
@@ -92,7 +102,7 @@ def test_a_wider_code_folder_keeps_the_path(api: TinyApi, client: Client, script
     accept(api)
     allow_upload(api, script.parent.parent)
     client.submit(JobSpec(script=str(script)), code_dir=script.parent.parent)
-    assert api.asked("POST", "/v1/jobs")[0].data["script"] == "project/train.py"
+    assert api.submits()[0].data["script"] == "project/train.py"
 
 
 def test_an_unknown_field_is_refused_at_home(api: TinyApi, client: Client) -> None:
@@ -107,8 +117,8 @@ def test_a_busy_server_is_asked_again_with_the_same_key(api: TinyApi, client: Cl
     busy = (503, problem("not-leader", "Another server leads.", "Wait."))
     api.on_each("POST", "/v1/jobs", busy, busy, (201, {"job": job_row()}))
     client.enqueue(JobSpec(script="train.py", code="0" * 64))
-    keys = {request.headers["idempotency-key"] for request in api.asked("POST", "/v1/jobs")}
-    assert len(api.asked("POST", "/v1/jobs")) == 3
+    keys = {request.headers["idempotency-key"] for request in api.submits()}
+    assert len(api.submits()) == 3
     assert len(keys) == 1
 
 
@@ -117,7 +127,7 @@ def test_two_submits_have_two_keys(api: TinyApi, client: Client) -> None:
     accept(api)
     for _ in range(2):
         client.enqueue(JobSpec(script="train.py", code="0" * 64))
-    first, second = api.asked("POST", "/v1/jobs")
+    first, second = api.submits()
     assert first.headers["idempotency-key"] != second.headers["idempotency-key"]
 
 
@@ -237,7 +247,7 @@ def test_importing_the_packages_is_light() -> None:
     script = (
         "import sys, jobs; assert not {'pydantic', 'httpx'} & set(sys.modules); "
         "from jobs import Client, JobSpec; "
-        "heavy = {'torch', 'ray', 'fastapi', 'sqlalchemy', 'boto3', 'numpy', 'typer', 'rich'}; "
+        "heavy = {'torch', 'ray', 'fastapi', 'sqlalchemy', 'boto3', 'numpy', 'typer'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     done = subprocess.run(

@@ -59,6 +59,10 @@ class TinyApi:
         """Give the requests for a path."""
         return [r for r in self.requests if (r.method, r.path) == (method, path)]
 
+    def submits(self) -> list[Request]:
+        """Give the submits that were meant."""
+        return [r for r in self.asked("POST", "/v1/jobs") if "dry_run" not in r.query]
+
     def answer(self, request: Request) -> Answer:
         """Remember and answer."""
         self.requests.append(request)

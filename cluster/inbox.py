@@ -27,12 +27,16 @@ class Inbox:
 
     def drain(self) -> list[Notice]:
         """Take all notices in the order in which they came."""
-        self._wake.clear()
         taken = []
         while self._notices:
             taken.append(self._notices.popleft())
         return taken
 
     def wait(self, timeout_s: float) -> None:
-        """Block until something is posted or the time is over."""
+        """Block until something is posted or the time is over.
+
+        The wake-up is forgotten here and not when the inbox is drained: what comes in while a
+        tick is under way, also after its drain, wakes the next ``wait``.
+        """
         self._wake.wait(timeout_s)
+        self._wake.clear()

@@ -246,6 +246,7 @@ class Engine:
             if self._wants_save(completed, until_us - monotonic_us()):
                 self._save(completed)
                 self._note(self.saver.collect(timeout_s=max(0, until_us - monotonic_us()) / _US))
+            self._settle(self._rank_zero(self._committed))
         self._control.send(Drained(step=max(0, self._committed), at_us=now_us()))
         raise SystemExit(DRAINED_EXIT_CODE)
 
@@ -264,13 +265,18 @@ class Engine:
         """Commit the final state; raise the error if that cannot be done."""
         if self.saver is not None:
             self._await_save(self.saver)
-            if any(self._gang.agree([int(self._gang.rank == 0 and self._committed < total)])):
+            if self._rank_zero(self._committed) < total:
                 self._failed = None
                 self._save(total)
                 self._await_save(self.saver)
-                if self._failed is not None:
-                    raise self._failed
+                if self._rank_zero(self._committed) < total:
+                    raise self._failed or _gang_failed()
         self._control.send(Finished(step=total, at_us=now_us()))
+
+    def _rank_zero(self, mine: int) -> int:
+        """Return, on every rank, what rank 0 holds; at least -1."""
+        (shared,) = self._gang.agree([mine + 1 if self._gang.rank == 0 else 0])
+        return shared - 1
 
     def _await_save(self, saver: Saver) -> None:
         while saver.busy:
@@ -282,4 +288,12 @@ def _gang_fenced() -> FencedOut:
         "fenced-out",
         cause="Rank 0 of this training may not commit any more: a newer attempt has taken over.",
         remedy="Nothing is lost: the newer attempt goes on. This process should end.",
+    )
+
+
+def _gang_failed() -> CheckpointError:
+    return CheckpointError(
+        "gang-failed",
+        cause="Rank 0 could not commit the final state.",
+        remedy="See rank 0's message; the job goes on from its restore point.",
     )

@@ -44,7 +44,7 @@ DTYPES = [
 ]
 
 
-def round_trip(state: object) -> Any:  # noqa: ANN401 - a state is anything
+def round_trip(state: object) -> Any:
     """Through the arena's bytes and the manifest's JSON, as a save and a load do."""
     flat = flatten(state)
     snapshot = Arena().take(flat, step=1, at_us=0)
@@ -55,7 +55,7 @@ def round_trip(state: object) -> Any:  # noqa: ANN401 - a state is anything
     return unflatten(json.loads(canonical(snapshot.tree)), tensors)
 
 
-def same(one: Any, other: Any) -> bool:  # noqa: ANN401
+def same(one: Any, other: Any) -> bool:
     """Equal type, structure and bits."""
     if type(one) is not type(other):
         return False
@@ -74,7 +74,7 @@ def same(one: Any, other: Any) -> bool:  # noqa: ANN401
     return bool(one == other)
 
 
-def tob(value: Any) -> bytes:  # noqa: ANN401
+def tob(value: Any) -> bytes:
     """Row-major bytes of an array."""
     return bytes(value.tobytes())
 

@@ -10,6 +10,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Trainee:
         samples = [(torch.arange(6) * 0.1 + index, index % 3) for index in range(37)]
         self.loader = ResumableLoader(samples, batch_size=8, seed=5, rank=0, world_size=1)
 
-    def session(self, folder: object = None, **options: object) -> Session:
+    def session(self, folder: object = None, **options: Any) -> Session:
         """A session over all of it."""
         return Session(
             model=self.model,
@@ -56,7 +57,7 @@ class Trainee:
         inputs = inputs + random.random() + np.random.rand()  # noqa: NPY002
         loss = torch.nn.functional.cross_entropy(self.model(inputs), labels)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.schedule.step()
 
@@ -71,7 +72,7 @@ def train(
     steps: int,
     crash_at: int | None = None,
     each: Callable[[int], object] | None = None,
-    **options: object,
+    **options: Any,
 ) -> tuple[str, Session]:
     """Train to `steps`, or crash inside step `crash_at`; return the digest and the session."""
     trainee = Trainee()

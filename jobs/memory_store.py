@@ -33,11 +33,13 @@ class _Ledger:
     by_node: dict[str, list[int]] = field(default_factory=dict)
     billed_until: dict[str, int] = field(default_factory=dict)
 
-    def check(self, entry: Entry) -> None:
-        """Assert that the entry balances and does not contradict one of the same id."""
-        check_entry(entry)
-        known = self.by_id.get(entry.id, entry)
-        assert known == entry, f"entry {entry.id} was posted with other contents: {known!r}"
+    def check(self, entries: Iterable[Entry]) -> None:
+        """Assert that entries balance and contradict none of the same id, nor each other."""
+        fresh: dict[str, Entry] = {}
+        for entry in entries:
+            check_entry(entry)
+            known = self.by_id.get(entry.id) or fresh.setdefault(entry.id, entry)
+            assert known == entry, f"entry {entry.id} was posted with other contents: {known!r}"
 
     def add(self, entry: Entry) -> None:
         """Post an entry; the same one again is ignored."""
@@ -125,8 +127,7 @@ class MemoryStore:
         check_sequence(batch.records, after_seq=len(self._journal))
         for key in submit_keys(batch.records):
             assert key not in self._keys, f"idempotency key {key!r} used twice"
-        for entry in batch.entries:
-            self._ledger.check(entry)
+        self._ledger.check(batch.entries)
 
     def _put(self, table: str, row_id: str, row: Any) -> None:  # noqa: ANN401 - any kind of row
         rows = self._rows[table]

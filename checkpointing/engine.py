@@ -75,7 +75,7 @@ class Engine:
         self._restored: RestorePoint | None = None
         self._first = 0
         self._interval_ms: int | None = None
-        self._failed: CheckpointError | None = None
+        self._failed: tuple[int, CheckpointError] | None = None
         self._committed = -1
         self._pending: tuple[int, frozenset[str]] | None = None
         self._fenced: CheckpointError | None = None
@@ -215,7 +215,7 @@ class Engine:
     def _note_failure(self, report: SaveReport) -> None:
         error = report.error
         assert error is not None, report
-        self._failed = error
+        self._failed = (report.step, error)
         if isinstance(error, FencedOut):
             self._fenced = error
         self._control.send(SaveFailed(step=report.step, code=error.code, cause=error.cause))
@@ -266,12 +266,16 @@ class Engine:
         if self.saver is not None:
             self._await_save(self.saver)
             if self._rank_zero(self._committed) < total:
-                self._failed = None
                 self._save(total)
                 self._await_save(self.saver)
                 if self._rank_zero(self._committed) < total:
-                    raise self._failed or _gang_failed()
+                    raise self._failure(total)
         self._control.send(Finished(step=total, at_us=now_us()))
+
+    def _failure(self, step: int) -> CheckpointError:
+        if self._failed is not None and self._failed[0] == step:
+            return self._failed[1]
+        return _gang_failed()
 
     def _rank_zero(self, mine: int) -> int:
         """Return, on every rank, what rank 0 holds; at least -1."""

@@ -12,6 +12,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 from urllib.parse import unquote, urlsplit
@@ -23,6 +24,7 @@ from checkpointing.errors import StorageError, missing
 from checkpointing.keys import StoredObject
 
 _TEMPORARY = ".tmp"
+_STRAY_US = 3_600 * 1_000_000  # a temporary file of this age belongs to a process that died
 
 
 @runtime_checkable
@@ -125,6 +127,7 @@ class FileStorage:
         self._root = root
         try:
             (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+            _drop_strays(root / _TEMPORARY)
         except OSError as error:
             raise _failed(error, self.uri) from error
 
@@ -265,6 +268,13 @@ def _files_under(folder: Path) -> Iterator[Path]:
     for parent, _, names in os.walk(folder):
         for name in names:
             yield Path(parent) / name
+
+
+def _drop_strays(folder: Path) -> None:
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # its writer lives after all, and has renamed it
+            if now_us() - path.stat().st_mtime_ns // 1000 > _STRAY_US:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

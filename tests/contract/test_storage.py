@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import Buffer
 
+from checkpointing.clock import now_us
 from checkpointing.errors import MissingObject, StorageError
 from checkpointing.hashing import crc32c
 from checkpointing.storage import (
@@ -145,6 +147,18 @@ def test_a_file_store_leaves_no_temporary_files(tmp_path: Path) -> None:
     store.put_if_absent("b", b"2")
     store.put_if_absent("b", b"3")
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["a", "b"]
+
+
+def test_strays_of_dead_writers_are_dropped(tmp_path: Path) -> None:
+    """An old temporary file goes when the store is opened; a young one may have a living writer."""
+    FileStorage(tmp_path)
+    for name, age_s in (("old", 7200), ("young", 60)):
+        stray = tmp_path / ".tmp" / name
+        stray.write_bytes(b"half")
+        written_s = now_us() / 1e6 - age_s
+        os.utime(stray, (written_s, written_s))
+    assert FileStorage(tmp_path).list("") == ()
+    assert [path.name for path in (tmp_path / ".tmp").iterdir()] == ["young"]
 
 
 def test_an_unusable_folder_is_explained(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from jobs.errors import UnknownSubjectError
 from scheduler.cli.output import FAILED, OK, Json, client, needs, print_json
 
 
@@ -32,6 +34,7 @@ def _by_server() -> dict[str, Any]:
 
 
 def _by_database(url: str) -> dict[str, Any]:
+    _check_database(url)
     with needs("server"):
         from jobs.store_open import open_store
         from scheduler.audit import summary
@@ -43,6 +46,15 @@ def _by_database(url: str) -> dict[str, Any]:
         finally:
             store.close()
     return report
+
+
+def _check_database(url: str) -> None:
+    """Opening would create what is not there, and find it clean."""
+    kind, _, path = url.partition(":///")
+    if kind == "sqlite" and not Path(path).is_file():
+        raise UnknownSubjectError(
+            f"There is no database '{path}'.", remedy="Name an existing file: sqlite:///PATH."
+        )
 
 
 def _print(report: dict[str, Any]) -> None:

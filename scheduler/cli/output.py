@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +110,19 @@ def needs(extra: str) -> Iterator[None]:
             f"This command needs the Python package '{error.name}', which is not installed.",
             remedy=f"Install it: pip install 'lowtide[{extra}]'.",
         ) from error
+
+
+@contextmanager
+def own_stdout() -> Iterator[None]:
+    """Send what libraries print below Python to standard error: standard output is for us."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def client(*, patience_s: float | None = None) -> Any:  # noqa: ANN401 - imported late

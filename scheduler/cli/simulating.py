@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scheduler.cli.output import Json, add_row, console, needs, print_json, table
+from scheduler.cli.output import Json, add_row, console, needs, own_stdout, print_json, table
 
 MONEY = ("cost_usd", "bound_usd")
 HOURS = ("useful_gpu_h", "restart_gpu_h", "lost_gpu_h", "checkpoint_gpu_h", "idle_gpu_h")
@@ -54,7 +54,8 @@ def simulate(
         from scheduler.simulator import simulate_file
 
         wishes = {} if seed is None else {"seed": seed}
-        result = simulate_file(file, policy=policy, jobs_out=jobs_out, ledger=ledger, **wishes)
+        with own_stdout():  # a solver greets there
+            result = simulate_file(file, policy=policy, jobs_out=jobs_out, ledger=ledger, **wishes)
     if as_json:
         print_json(result)
         return

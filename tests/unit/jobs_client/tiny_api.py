@@ -25,7 +25,7 @@ class Request:
     body: bytes
 
     @property
-    def data(self) -> Any:  # noqa: ANN401 - JSON data
+    def data(self) -> Any:
         """The JSON body."""
         return json.loads(self.body)
 

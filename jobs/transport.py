@@ -204,26 +204,37 @@ class Transport:
         give_up = time.monotonic() + patience_s  # noqa: TID251 - the SDK has no scheduler's clock
         pause_s = FIRST_PAUSE_S
         query = {key: value for key, value in (params or {}).items() if value is not None}
+        options = {"params": query, "json": body, "content": content, "headers": headers}
         while True:
-            try:
-                response = self._client().request(
-                    method, path, params=query, json=body, content=content, headers=headers
-                )
-                if response.status_code not in RETRIED_STATUS or not repeatable:
-                    return _checked(response)
-                failure: LowtideError = _problem(response)
-            except NoServerError as error:
-                if self._http is None:
-                    raise
-                failure = error  # we have talked before, so it is being started again
-            except httpx.TransportError as error:
-                failure = _unreachable(error)
-                if not repeatable and not isinstance(error, httpx.ConnectError):
-                    raise failure from error
+            outcome = self._try(method, path, options=options, repeatable=repeatable)
+            if isinstance(outcome, httpx.Response):
+                return outcome
             if time.monotonic() + pause_s > give_up:  # noqa: TID251
-                raise failure
+                raise outcome
             threading.Event().wait(pause_s)
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+    def _try(
+        self, method: str, path: str, *, options: Mapping[str, Any], repeatable: bool
+    ) -> httpx.Response | LowtideError:
+        """Send once: a good answer, or an error after which it may be tried again."""
+        try:
+            response = self._client().request(method, path, **options)
+        except NoServerError as error:
+            if self._http is None:
+                raise
+            return error  # we have talked before, so it is being started again
+        except httpx.TransportError as error:
+            failure = _unreachable(error)
+            if repeatable or isinstance(error, httpx.ConnectError):
+                return failure
+            raise failure from error
+        if response.is_success:
+            return response
+        problem = _problem(response)
+        if repeatable and response.status_code in RETRIED_STATUS:
+            return problem
+        raise problem
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -260,12 +271,6 @@ def _unreachable(error: httpx.TransportError) -> UnreachableError:
         f"{what or type(error).__name__}.",
         remedy="Start it with `lowtide up` (or `lowtide serve`), or correct LOWTIDE_SERVER.",
     )
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    if response.is_success:
-        return response
-    raise _problem(response)
 
 
 def _problem(response: httpx.Response) -> LowtideError:

@@ -63,15 +63,21 @@ def submit(
     with client() as server:
         if dry_run:
             return _checked(server, spec, archive=archive, as_json=as_json)
-        upload = _upload(server, spec, archive=archive, as_json=as_json)
-        job = server.enqueue(spec)
-        if not as_json:
-            print(f"job {job.id} ({spec.label}) is in the queue", flush=True)
-        last = _follow(job, as_json=as_json) if wait else _decision(job)
-        if as_json:
-            print_json({"job": job.data, "upload": upload})
-        elif not wait:
-            print(f"  {last}\n  follow it: lowtide logs -f {job.id}")
+        return _sent(server, spec, archive=archive, wait=wait, as_json=as_json)
+
+
+def _sent(
+    server: Client, spec: JobSpec, *, archive: Archive | None, wait: bool, as_json: bool
+) -> int:
+    upload = _upload(server, spec, archive=archive, as_json=as_json)
+    job = server.enqueue(spec)
+    if not as_json:
+        print(f"job {job.id} ({spec.label}) is in the queue", flush=True)
+    last = _follow(job, as_json=as_json) if wait else _decision(job)
+    if as_json:
+        print_json({"job": job.data, "upload": upload})
+    elif not wait:
+        print(f"  {last}\n  follow it: lowtide logs -f {job.id}")
     return FAILED if wait and job.data["state"] != "succeeded" else OK
 
 

@@ -15,6 +15,8 @@ import pytest
 from cluster.notices import AttemptOver, NodeJoined, Outcome
 from jobs.codec import from_data
 from jobs.rows import AttemptRow, JobRow
+from jobs.sql_store import SqlStore
+from jobs.store import Batch
 from tests.integration.scripted_agent import ScriptedAgent
 from tests.integration.served import Served, wait_until
 
@@ -343,14 +345,29 @@ def test_notices_may_come_twice(served: Served) -> None:
     assert state_of(served.http, job.id) == "running"
 
 
-def test_what_is_accepted_is_committed(served: Served) -> None:
-    """The moment a sync returns, every reader sees what its notices said."""
+def test_what_is_accepted_is_committed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sync is answered after the commit of its notices, never before; readers then see it."""
     agent = ScriptedAgent(served.http)
     job = submitted(served.http)
     agent.until(lambda: agent.training)
-    agent.sync()
+    agent.until(lambda: not agent.waiting)
+    let_go = threading.Event()
+    commit = SqlStore.commit
+
+    def held_up(store: SqlStore, batch: Batch, *, epoch: int) -> None:
+        assert let_go.wait(10)
+        commit(store, batch, epoch=epoch)
+
+    monkeypatch.setattr(SqlStore, "commit", held_up)
     agent.finish(f"{job.id}/1")
-    agent.sync()
+    sync = threading.Thread(target=agent.sync)
+    sync.start()
+    sync.join(0.5)
+    assert sync.is_alive()
+    assert state_of(served.http, job.id) == "running"
+    let_go.set()
+    sync.join(10)
+    assert not agent.waiting
     assert state_of(served.http, job.id) == "succeeded"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jobs.errors import LowtideError
+from jobs.store_open import open_store
 from scheduler.app import PortInUseError, Server, StorageUnusableError, check_storage
 from scheduler.controller import Controller
 from scheduler.home import Home
@@ -86,6 +89,18 @@ def test_a_crashed_loop_ends_the_server_with_its_cause(
     leader.http.post("/v1/jobs", json=JOB, timeout=20)
     leader.join()
     assert isinstance(leader.error, AssertionError)
+
+
+def test_the_lease_of_a_killed_server_is_not_waited_out(tmp_path: Path) -> None:
+    """Its own successor, on the same machine, leads at once, however long the lease still is."""
+    home = Home(tmp_path)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    home.write_server(url="http://127.0.0.1:1", pid=gone.pid, holder="killed")
+    store = open_store(home.database_url)
+    assert store.acquire_leadership("killed", now_us=time.time_ns() // 1_000, ttl_us=1 << 50)
+    store.close()
+    Served(tmp_path).lead().stop()
 
 
 def test_a_port_in_use_is_said(tmp_path: Path) -> None:

@@ -69,13 +69,18 @@ def copy_into(leaf: TensorLeaf, destination: torch.Tensor) -> None:
 
 
 def _copy_tensor(source: torch.Tensor, destination: torch.Tensor) -> None:
-    plain = source.is_contiguous() and not source.is_conj() and not source.is_neg()
-    if plain:
-        # As bytes: works for every dtype, also for those without a copy kernel of their own.
-        # Not reshape: a dimension of size 1 may have any stride, and keeps it there.
-        destination.copy_(source.as_strided((source.numel(),), (1,)).view(torch.uint8))
-    else:
+    if not source.is_contiguous() or source.is_conj() or source.is_neg():
         destination.view(source.dtype).view(source.shape).copy_(source)
+        return
+    # As bytes: works for every dtype, also for those without a copy kernel of their own.
+    # Not reshape: a dimension of size 1 may have any stride, and keeps it there.
+    flat = source.as_strided((source.numel(),), (1,)).view(torch.uint8)
+    if source.is_cpu:
+        # A plain memcpy in this thread: torch would start its thread pool for every tensor, which
+        # on a busy machine is many times slower.
+        np.copyto(destination.numpy(), flat.numpy())
+    else:
+        destination.copy_(flat)
 
 
 def build(dtype: str, *, shape: Sequence[int], data: bytearray) -> torch.Tensor | np.ndarray:

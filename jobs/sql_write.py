@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, Insert, Table, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs import sql_tables as t
@@ -40,6 +41,20 @@ def insert_or(connection: Connection, table: Table) -> Upsert:
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+def insert_many(connection: Connection, statement: Insert, rows: list[Columns]) -> None:
+    """Insert rows through the driver's ``executemany``; no rows are fine."""
+    if rows:
+        connection.execute(statement, rows)
+
+
+@cache
+def _upsert(dialect: str, table: Table) -> Insert:
+    statement = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    kept = {"pos", "id"}
+    new = {c.name: statement.excluded[c.name] for c in table.c if c.name not in kept}
+    return statement.on_conflict_do_update(index_elements=["id"], set_=new)
 
 
 def check_epoch(connection: Connection, *, epoch: int) -> None:
@@ -78,19 +93,18 @@ def write_batch(connection: Connection, batch: Batch) -> None:
 
 def _write_journal(connection: Connection, records: Sequence[Record]) -> None:
     if not records:
-        return
+        return  # spares the query
     last = connection.scalar(select(func.max(t.journal.c.seq))) or 0
     check_sequence(records, after_seq=last)
-    connection.execute(insert(t.journal), [record_columns(record) for record in records])
+    insert_many(connection, insert(t.journal), [record_columns(record) for record in records])
     keys = submit_keys(records)
     for piece in chunks(keys):
         used = connection.scalars(
             select(t.submit_keys.c.key).where(t.submit_keys.c.key.in_(piece))
         ).all()
         assert not used, f"idempotency key {used[0]!r} used twice"
-    if keys:
-        rows = [{"key": key, "job_id": job_id} for key, job_id in keys.items()]
-        connection.execute(insert(t.submit_keys), rows)
+    rows = [{"key": key, "job_id": job_id} for key, job_id in keys.items()]
+    insert_many(connection, insert(t.submit_keys), rows)
 
 
 def _write_present(connection: Connection, batch: Batch) -> None:
@@ -99,11 +113,7 @@ def _write_present(connection: Connection, batch: Batch) -> None:
         row = getattr(batch.state, table)[row_id]
         rows.setdefault(table, []).append(present_columns(table, row_id, row))
     for table, columns in rows.items():
-        statement = insert_or(connection, t.PRESENT[table])
-        new = {name: statement.excluded[name] for name in columns[0] if name != "id"}
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=["id"], set_=new), columns
-        )
+        insert_many(connection, _upsert(connection.dialect.name, t.PRESENT[table]), columns)
 
 
 def _fresh(connection: Connection, entries: Sequence[Entry]) -> dict[str, tuple[Entry, str]]:
@@ -145,7 +155,6 @@ def _write_ledger(connection: Connection, fresh: dict[str, tuple[Entry, str]]) -
         touched += (
             {"attempt_id": name, "entry_pos": pos} for name in dict.fromkeys(entry.attempt_ids)
         )
-    connection.execute(insert(t.ledger_entries), entries)
-    connection.execute(insert(t.ledger_postings), postings)
-    if touched:
-        connection.execute(insert(t.ledger_attempts), touched)
+    insert_many(connection, insert(t.ledger_entries), entries)
+    insert_many(connection, insert(t.ledger_postings), postings)
+    insert_many(connection, insert(t.ledger_attempts), touched)

@@ -19,6 +19,10 @@ import psutil
 import structlog
 
 from cluster.processes import created_at, is_running, kill_trees
+from cluster.providers.local import LocalProvider, kill_node
+from cluster.providers.local_head import end_head, head_lives
+from cluster.providers.local_state import load_state
+from scheduler.agent_process import home_of
 from scheduler.home import Home
 
 _LOOK_S = 0.3
@@ -36,7 +40,7 @@ class Agents:
 
     def __init__(self, clusters: Sequence[str], *, home: Home, command: Command) -> None:
         """Start nothing yet."""
-        self._agents = [_Agent(name, folder=home.folder, command=command) for name in clusters]
+        self._agents = [_Agent(name, home=home, command=command) for name in clusters]
 
     def start(self, url: str) -> None:
         """Take over or start each agent, and start it again whenever it dies."""
@@ -44,7 +48,7 @@ class Agents:
             agent.start(url)
 
     def stop(self, *, down: bool) -> None:
-        """Look after them no more; with ``down`` end them, and what they started with them."""
+        """Look after them no more; with ``down`` end them, and then their local nodes."""
         for agent in self._agents:
             agent.leave()
         for agent in self._agents:
@@ -55,11 +59,13 @@ class Agents:
 class _Agent:
     """One agent. ``_pid`` and ``_created`` name its process, which may be another's child."""
 
-    def __init__(self, cluster: str, *, folder: Path, command: Command) -> None:
+    def __init__(self, cluster: str, *, home: Home, command: Command) -> None:
         self._cluster = cluster
-        self._log_path = folder / f"agent-{cluster}.log"
-        self._pid_path = folder / f"agent-{cluster}.json"
+        self._folder = home_of(home, cluster)
+        self._log_path = self._folder / "agent.log"
+        self._pid_path = self._folder / "agent.json"
         self._command = command
+        self._url = ""  # of the server that the process was told of
         self._pid, self._created = self._remembered()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,7 +82,13 @@ class _Agent:
             self._thread.join()
 
     def end(self) -> None:
-        """SIGTERM, a while to bring its nodes down, then SIGKILL to its whole tree."""
+        """End the agent, then the nodes that it started on this machine."""
+        self._end_process()
+        self._pid_path.unlink(missing_ok=True)
+        end_local_nodes(self._folder / "cluster")
+
+    def _end_process(self) -> None:
+        """SIGTERM (nodes and training live on), and after a while SIGKILL to its whole tree."""
         if not self._lives():
             return
         process = psutil.Process(self._pid)
@@ -86,10 +98,12 @@ class _Agent:
         except psutil.TimeoutExpired:
             _log.warning("agent does not end, killing it", cluster=self._cluster)
             kill_trees([process])
-        self._pid_path.unlink(missing_ok=True)
+        self._pid = 0
 
     def _watch(self, url: str) -> None:
         pause_s = _FIRST_PAUSE_S
+        if self._url != url:
+            self._end_process()  # it looks for a server that has moved; its successor finds all
         while not self._stop.is_set():
             if self._lives():
                 pause_s = max(_FIRST_PAUSE_S, pause_s * 0.98)  # forgets old deaths in a minute
@@ -111,6 +125,7 @@ class _Agent:
         return is_running(self._pid, created=self._created)
 
     def _spawn(self, url: str) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         command = list(self._command(self._cluster, url))
         with self._log_path.open("ab") as log, Path(os.devnull).open("rb") as nothing:
             # Not Popen: it objects to a child that is meant to outlive us.
@@ -127,12 +142,32 @@ class _Agent:
             )
         self._created = created_at(self._pid) or 0.0
         aside = self._pid_path.with_suffix(f".{os.getpid()}")
-        aside.write_bytes(orjson.dumps({"pid": self._pid, "created": self._created}))
+        told = {"pid": self._pid, "created": self._created, "url": url}
+        aside.write_bytes(orjson.dumps(told))
         aside.replace(self._pid_path)
 
     def _remembered(self) -> tuple[int, float]:
         try:
             data = orjson.loads(self._pid_path.read_bytes())
+            self._url = str(data["url"])
             return int(data["pid"]), float(data["created"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return 0, 0.0
+
+
+def end_local_nodes(folder: Path) -> None:
+    """Kill the raylets and the head of a local cluster whose agent is gone, and remember when.
+
+    The next agent reports these ends, so that nobody pays for the time in between.
+    """
+    state = load_state(folder / "local.json")
+    if state is None:
+        return
+    if head_lives(state):
+        provider = LocalProvider(folder)
+        for node_id in provider.node_ids():
+            provider.release(node_id)
+    for node in state.nodes.values():
+        if not node.gone:
+            kill_node(state, node)
+    end_head(state)

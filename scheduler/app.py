@@ -221,7 +221,7 @@ def up(
     _log_to_stderr()
     server = Server(settings, home=home)
     names = [cluster.name for cluster in settings.clusters]
-    agents = Agents(names, home=home, command=_agent_command)
+    agents = Agents(names, home=home, command=_agent_command(home))
     with _stopped_by_signals(server.stop):
         if on_ready is not None:
             on_ready(server.url)
@@ -303,8 +303,9 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
-def _agent_command(cluster: str, url: str) -> list[str]:
-    return [sys.executable, "-m", "cluster.agent", "--cluster", cluster, "--server", url]
+def _agent_command(home: Home) -> Callable[[str, str], list[str]]:
+    program = [sys.executable, "-m", "scheduler.agent_process"]
+    return lambda cluster, url: [*program, cluster, url, str(home.folder)]
 
 
 def _log_to_stderr() -> None:

@@ -27,7 +27,7 @@ def command(cluster: str, url: str) -> list[str]:
 
 def pid_of(folder: Path) -> int:
     """Give the agent's process id as it is remembered, 0 before the first."""
-    path = folder / "agent-lab.json"
+    path = folder / "agents" / "lab" / "agent.json"
     return int(orjson.loads(path.read_bytes())["pid"]) if path.exists() else 0
 
 
@@ -37,19 +37,35 @@ def test_an_agent_is_started_revived_taken_over_and_ended(tmp_path: Path) -> Non
     first.start("http://x")
     wait_until(lambda: pid_of(tmp_path))
     killed = pid_of(tmp_path)
-    wait_until(lambda: "lab http://x" in (tmp_path / "agent-lab.log").read_text("utf-8"))
+    wait_until(
+        lambda: "lab http://x" in (tmp_path / "agents" / "lab" / "agent.log").read_text("utf-8")
+    )
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: pid_of(tmp_path) != killed)
     alive = pid_of(tmp_path)
     first.stop(down=False)
     assert psutil.pid_exists(alive)
     second = Agents(["lab"], home=Home(tmp_path), command=command)
-    second.start("http://y")
+    second.start("http://x")
     second.stop(down=False)
     assert pid_of(tmp_path) == alive
     second.stop(down=True)
     wait_until(lambda: not psutil.pid_exists(alive) or _is_zombie(alive))
-    assert not (tmp_path / "agent-lab.json").exists()
+    assert pid_of(tmp_path) == 0
+
+
+def test_an_agent_follows_a_server_that_moved(tmp_path: Path) -> None:
+    """One that was told of another address is replaced by one that knows the new one."""
+    first = Agents(["lab"], home=Home(tmp_path), command=command)
+    first.start("http://x")
+    wait_until(lambda: pid_of(tmp_path))
+    before = pid_of(tmp_path)
+    first.stop(down=False)
+    second = Agents(["lab"], home=Home(tmp_path), command=command)
+    second.start("http://y")
+    wait_until(lambda: pid_of(tmp_path) != before)
+    assert not psutil.pid_exists(before) or _is_zombie(before)
+    second.stop(down=True)
 
 
 def _is_zombie(pid: int) -> bool:

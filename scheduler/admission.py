@@ -103,16 +103,19 @@ def _too_big(spec: JobSpec, offers: list[Offer]) -> InfeasibleError:
             "No flavor is configured, so nothing can hold the job.",
             remedy="Configure flavors, or start an agent.",
         )
-    obstacles = [(_obstacles(spec, offer), offer) for offer in offers]
-    nearest, offer = min(obstacles, key=lambda pair: (len(pair[0]), pair[1].flavor.name))
+    obstacles = [(_sizes(spec, offer), _rules(spec, offer.flavor), offer) for offer in offers]
+    sizes, rules, offer = min(
+        obstacles, key=lambda found: (len(found[0]), len(found[1]), found[2].flavor.name)
+    )
     return InfeasibleError(
         f"No flavor can hold {sentences.show_size(spec)}: {offer.flavor.name} comes nearest, but "
-        f"{' and '.join(nearest)}.",
+        f"{' and '.join((*sizes, *rules))}.",
         remedy=f"Ask for what {offer.flavor.name} has, or add a flavor that is bigger.",
     )
 
 
-def _obstacles(spec: JobSpec, offer: Offer) -> list[str]:
+def _sizes(spec: JobSpec, offer: Offer) -> list[str]:
+    """Name what is too big for the flavor."""
     flavor = offer.flavor
     most = max(flavor.max_nodes, offer.limit)
     gpus, cpu_only = flavor.gpu_milli / 1_000, not flavor.gpu_milli
@@ -126,18 +129,19 @@ def _obstacles(spec: JobSpec, offer: Offer) -> list[str]:
             f"memory_gb={spec.memory_gb:f} is more than its {flavor.memory_gb}",
         ),
         (spec.nodes > most, f"nodes={spec.nodes} is more than its limit of {most}"),
-        *_rules(spec, flavor),
     )
     return [text for broken, text in checks if broken]
 
 
-def _rules(spec: JobSpec, flavor: Flavor) -> list[tuple[bool, str]]:
+def _rules(spec: JobSpec, flavor: Flavor) -> list[str]:
+    """Name the job's rules that exclude the flavor."""
     rules = (
         ("markets", spec.markets, flavor.market),
         ("accelerators", spec.accelerators, flavor.accelerator),
         ("regions", spec.regions, flavor.region),
     )
     return [
-        (bool(allowed) and value not in allowed, f"{name} excludes its '{value}'")
+        f"{name} excludes its '{value}'"
         for name, allowed, value in rules
+        if allowed and value not in allowed
     ]

@@ -18,9 +18,10 @@ H = 3_600
 NIGHT = PriceWindow(name="night", start_s=22 * H, end_s=6 * H, time_zone="Europe/Berlin")
 
 
-def berlin(*when: int, fold: int = 0) -> int:
+def berlin(year: int, month: int, day: int, hour: int, minute: int = 0, fold: int = 0) -> int:
     """Give a Berlin wall-clock time in microseconds."""
-    return to_us(datetime(*when, tzinfo=BERLIN, fold=fold).astimezone(UTC))  # type: ignore[arg-type]
+    local = datetime(year, month, day, hour, minute, tzinfo=BERLIN, fold=fold)
+    return to_us(local.astimezone(UTC))
 
 
 def edges(window: PriceWindow, after_us: int, count: int) -> list[int]:

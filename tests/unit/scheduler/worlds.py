@@ -51,7 +51,9 @@ def an_offer(flavor: Flavor, *, room: int | None = None, **facts: Any) -> Offer:
     return Offer(flavor=flavor, **{**known, **facts})
 
 
-def a_job(job_id: str, *, submitted_s: int = 0, row: dict[str, Any] | None = None, **spec: Any):
+def a_job(
+    job_id: str, *, submitted_s: int = 0, row: dict[str, Any] | None = None, **spec: Any
+) -> JobRow:
     """Give a queued job with this spec; ``row`` changes fields of the row."""
     asked = JobSpec(script="train.py", **spec)
     known: dict[str, Any] = {
@@ -90,7 +92,9 @@ def a_node(node_id: str, flavor: Flavor, *, free: int | None = None, **row: Any)
     )
 
 
-def an_attempt(job: JobRow, flavor: Flavor, *, training_s: int | None = None, **row: Any):
+def an_attempt(
+    job: JobRow, flavor: Flavor, *, training_s: int | None = None, **row: Any
+) -> LiveAttempt:
     """Give a live attempt of a job: training since then, or still without its nodes."""
     state = AttemptState.LEASED if training_s is None else AttemptState.TRAINING
     known: dict[str, Any] = {

@@ -31,7 +31,7 @@ _EVENT = Annotated[Event, Field(discriminator="kind")]
 _EXTRA: dict[str, Callable[[Any], Columns]] = {
     "jobs": lambda row: {
         "state": row.state.value,
-        "team": row.spec.team,
+        "team": without_nul(row.spec.team),
         "submitted_us": row.submitted_us,
     },
     "attempts": lambda row: {
@@ -43,6 +43,11 @@ _EXTRA: dict[str, Callable[[Any], Columns]] = {
     "nodes": lambda row: {"state": row.state.value, "requested_us": row.requested_us},
     "flavors": lambda _row: {},
 }
+
+
+def without_nul(text: str) -> str:
+    """Give text that people chose as PostgreSQL can keep it: it has no NUL in a column."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def present_columns(table: str, row_id: str, row: object) -> Columns:

@@ -18,7 +18,7 @@ from jobs.hash_chain import Link
 from jobs.ledger.entries import Entry, EntryKind
 from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.sql_engine import reading, writing
-from jobs.sql_rows import read_entry, read_record, read_row
+from jobs.sql_rows import read_entry, read_record, read_row, without_nul
 from jobs.sql_write import check_epoch, chunks, insert_or, take_lease, write_batch
 from jobs.state import State
 from jobs.states import JobState, NodeState
@@ -155,7 +155,7 @@ class SqlStore:
         if wanted:
             query = query.where(c.state.in_(wanted))
         if team is not None:
-            query = query.where(c.team == team)
+            query = query.where(c.team == without_nul(team))
         if after is not None:
             query = query.where(tuple_(c.submitted_us, c.id) < tuple_(*after))
         return self._rows("jobs", query)
@@ -170,7 +170,9 @@ class SqlStore:
     def job_by_key(self, idempotency_key: str) -> JobRow | None:
         """Find the job that an earlier submit with this key made."""
         keys = t.submit_keys.c
-        job_id = select(keys.job_id).where(keys.key == idempotency_key).scalar_subquery()
+        job_id = (
+            select(keys.job_id).where(keys.key == without_nul(idempotency_key)).scalar_subquery()
+        )
         rows: list[JobRow] = self._rows("jobs", select(t.jobs.c.body).where(t.jobs.c.id == job_id))
         return rows[0] if rows else None
 
@@ -227,7 +229,9 @@ class SqlStore:
             }
             # Two appends at once both write at ``length``: the second one keeps nothing, and
             # its caller sends the rest again.
-            statement = insert_or(connection, t.log_chunks).on_conflict_do_nothing()
+            statement = insert_or(
+                t.log_chunks, dialect=connection.dialect.name
+            ).on_conflict_do_nothing()
             connection.execute(statement, chunk)
             return connection.scalar(_log_length(attempt_id, rank)) or 0
 

@@ -20,6 +20,7 @@ from jobs.sql_rows import (
     posting_columns,
     present_columns,
     record_columns,
+    without_nul,
 )
 from jobs.store import Batch, check_entry, check_sequence, fenced, submit_keys
 
@@ -36,11 +37,9 @@ def chunks(names: Iterable[str]) -> Iterator[list[str]]:
         yield piece
 
 
-def insert_or(connection: Connection, table: Table) -> Upsert:
-    """Start an INSERT that can say what to do on a conflict, in the connection's dialect."""
-    if connection.dialect.name == "sqlite":
-        return sqlite.insert(table)
-    return postgresql.insert(table)
+def insert_or(table: Table, *, dialect: str) -> Upsert:
+    """Start an INSERT that can say what to do on a conflict."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def insert_many(connection: Connection, statement: Insert, rows: list[Columns]) -> None:
@@ -51,7 +50,7 @@ def insert_many(connection: Connection, statement: Insert, rows: list[Columns]) 
 
 @cache
 def _upsert(dialect: str, table: Table) -> Insert:
-    statement = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    statement = insert_or(table, dialect=dialect)
     kept = {"pos", "id"}
     new = {c.name: statement.excluded[c.name] for c in table.c if c.name not in kept}
     return statement.on_conflict_do_update(index_elements=["id"], set_=new)
@@ -98,12 +97,12 @@ def _write_journal(connection: Connection, records: Sequence[Record]) -> None:
     check_sequence(records, after_seq=last)
     insert_many(connection, insert(t.journal), [record_columns(record) for record in records])
     keys = submit_keys(records)
-    for piece in chunks(keys):
+    for piece in chunks(map(without_nul, keys)):
         used = connection.scalars(
             select(t.submit_keys.c.key).where(t.submit_keys.c.key.in_(piece))
         ).all()
         assert not used, f"idempotency key {used[0]!r} used twice"
-    rows = [{"key": key, "job_id": job_id} for key, job_id in keys.items()]
+    rows = [{"key": without_nul(key), "job_id": job_id} for key, job_id in keys.items()]
     insert_many(connection, insert(t.submit_keys), rows)
 
 

@@ -359,6 +359,15 @@ class TestReading:
         assert ids(states=[JobState.FAILED]) == []
         assert store.counts_by_state() == {JobState.QUEUED: 4, JobState.CANCELLED: 2}
 
+    def test_any_text_that_people_send_is_kept(self, store: JobStore) -> None:
+        """NUL, emoji and quotes in names and keys break neither a write nor a search."""
+        epoch, odd = leading(store), "a\0b'\"\\%_\N{ROCKET}\n"
+        history = History().submit(a_job().team(odd).key(odd).asking(tags={odd: odd}, args=[odd]))
+        store.commit(history.batch(), epoch=epoch)
+        assert store.jobs(team=odd) == [history.state.jobs["job-1"]]
+        assert store.job_by_key(odd) == history.state.jobs["job-1"]
+        assert list(store.records()) == history.records
+
     def test_single_rows(self, store: JobStore) -> None:
         """Each row is found by its id, with everything it says, and no other is."""
         epoch, history = leading(store), a_busy_day()

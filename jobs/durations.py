@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonS
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.IGNORECASE)
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+MAX_MS = 36_525 * _UNIT_MS["d"]  # a hundred years: sums of instants stay far inside 64 bits
 US_PER_MS = 1_000
 US_PER_S = 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -19,7 +20,7 @@ def parse_duration_ms(value: object) -> int:
     """Read ``"6h30m"``, ``"90s"``, ``"2.5h"`` or a number of seconds as milliseconds.
 
     Raises:
-        ValueError: the text is not a duration, or it is negative.
+        ValueError: it is not a duration, negative, or beyond a hundred years.
     """
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -35,14 +36,21 @@ def parse_duration_ms(value: object) -> int:
     if not parts or _PART.sub("", text).strip():
         msg = f"{text!r} is not a duration; write it like '6h30m', '90s' or '2d'"
         raise ValueError(msg)
-    return round(sum(float(number) * _UNIT_MS[unit.lower()] for number, unit in parts))
+    return _bounded(sum(float(number) * _UNIT_MS[unit.lower()] for number, unit in parts))
 
 
 def _from_seconds(seconds: float) -> int:
-    if seconds < 0:
+    return _bounded(seconds * 1_000)
+
+
+def _bounded(ms: float) -> int:
+    if ms < 0:
         msg = "a duration cannot be negative"
         raise ValueError(msg)
-    return round(seconds * 1_000)
+    if not ms <= MAX_MS:  # infinite and NaN too
+        msg = "a duration is at most a hundred years"
+        raise ValueError(msg)
+    return round(ms)
 
 
 def format_duration(ms: int) -> str:

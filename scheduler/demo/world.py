@@ -50,7 +50,7 @@ def _environment(folder: Path, storage: S3Server) -> dict[str, str]:
 
 
 def _start(folder: Path, config: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "scheduler.cli.app", "up", "--config", str(config), "--down"]
+    command = [sys.executable, "-m", "scheduler.cli", "up", "--config", str(config), "--down"]
     with (folder / "up.log").open("ab") as log:
         return subprocess.Popen(
             command,

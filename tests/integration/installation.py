@@ -87,7 +87,7 @@ class Installation:
 
     def start(self, part: str) -> None:
         """Start ``serve`` or ``agent`` (again)."""
-        command = [sys.executable, "-m", "scheduler.cli.app", part]
+        command = [sys.executable, "-m", "scheduler.cli", part]
         if part == "serve":
             command += ["--config", str(self.folder / "lowtide.yaml")]
         else:

@@ -22,9 +22,16 @@ def booted(node_id: str, *, at_us: int) -> NodeBooted:
 
 
 def joined(
-    node_id: str, *, at_us: int, address: str, flavor: str = "", cluster: str = ""
+    node_id: str,
+    *,
+    at_us: int,
+    address: str,
+    flavor: str = "",
+    cluster: str = "",
+    gpu_milli: int = 0,
+    cpus: int = 0,
 ) -> NodeJoined:
-    """Say that a node is up; with flavor and cluster when nobody asked for it."""
+    """Say that a node is up; with all that follows ``address`` when nobody asked for it."""
     return NodeJoined(
         id=f"joined|{node_id}",
         at_us=at_us,
@@ -32,6 +39,8 @@ def joined(
         address=address,
         flavor=flavor,
         cluster=cluster,
+        gpu_milli=gpu_milli,
+        cpus=cpus,
     )
 
 

@@ -124,11 +124,11 @@ class LocalProvider:
 
     def destroy(self) -> None:
         """Kill every node and the head, by their marks, and remove their folders."""
-        for node in list(self._state.nodes.values()):
-            if not node.gone:
-                self._end(node, stage="released")
-        end_head(self._state)
-        self._file.unlink(missing_ok=True)
+        destroy_cluster(self._home)
+
+    def node_ids(self) -> list[str]:
+        """Give the nodes that are up or coming."""
+        return [node.id for node in self._state.nodes.values() if not node.gone]
 
     def marks(self) -> Mapping[str, str]:
         """Give the mark of every living node's processes, by node id."""
@@ -214,6 +214,18 @@ class LocalProvider:
 
     def _folder(self, node_id: str) -> Path:
         return self._home / "nodes" / node_id
+
+
+def destroy_cluster(home: Path) -> None:
+    """Kill the nodes and the head that ``home`` remembers, without starting anything."""
+    state = load_state(home / "local.json")
+    if state is None:
+        return
+    for node in [node for node in state.nodes.values() if not node.gone]:
+        kill_node(state, node)
+        shutil.rmtree(home / "nodes" / node.id, ignore_errors=True)
+    end_head(state)
+    (home / "local.json").unlink(missing_ok=True)
 
 
 def kill_node(state: LocalState, node: LocalNode) -> None:

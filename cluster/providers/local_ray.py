@@ -107,6 +107,9 @@ def ray_environment(token: str) -> dict[str, str]:
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Ray's default of 15 would starve the attempt workers, and their heartbeats, on a full
+        # machine; training is made nicer instead (see attempt_worker_child).
+        "RAY_worker_niceness": "0",
     }
 
 

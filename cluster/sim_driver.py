@@ -150,11 +150,18 @@ class SimDriver:
 
     def silence(self, attempt_id: str) -> None:
         """Let an attempt's processes die unseen: only the heartbeat is missed."""
-        if attempt_id in self._floor.living:
-            self._agenda.at(
-                self._now_us,
-                lambda at_us: self._floor.leave(attempt_id, Outcome.HEARTBEAT_LOST, at_us=at_us),
-            )
+        self._break(attempt_id, Outcome.HEARTBEAT_LOST)
+
+    def fail_script(self, attempt_id: str) -> None:
+        """Let the user's script fail."""
+        self._break(attempt_id, Outcome.FAILED)
+
+    def _break(self, attempt_id: str, outcome: Outcome) -> None:
+        def now(at_us: int) -> None:
+            if attempt_id in self._floor.living:
+                self._floor.leave(attempt_id, outcome, at_us=at_us)
+
+        self._agenda.at(self._now_us, now)
 
     # -- intents --------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ _CALM_HAZARD_PPB_PER_S = 28
 """One failure of a node that nobody takes back every 10,000 hours."""
 _US2_PER_S_PPB = 10**15
 _BYTES_PER_GB = 10**9
+_EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.FAILED: 1}
 
 
 class Phase(Enum):
@@ -241,7 +242,7 @@ class TrainingFloor:
         )
 
     def _say_over(self, attempt_id: str, outcome: Outcome, *, at_us: int) -> None:
-        code = 0 if outcome is Outcome.SUCCEEDED else None
+        code = _EXIT_CODES.get(outcome)
         self._outbox.post(
             AttemptOver(id="", at_us=at_us, attempt_id=attempt_id, outcome=outcome, exit_code=code)
         )

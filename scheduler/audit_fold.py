@@ -260,7 +260,7 @@ class Fold:
             self.open[node_id].pop(lease["id"], None)
             self._touch(node_id, e["at_us"])
         counter = _COUNTED.get(e["state"])
-        if counter:
+        if counter and e["reason"] != "launch-failed":
             job[counter] += 1
 
     # -- nodes and flavors ----------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from jobs.codec import to_data
@@ -37,21 +38,38 @@ def rows_of(state: State) -> dict[str, dict[str, Any]]:
 
 
 class Watcher:
-    """Audits a store again and again; what was folded once is not folded again."""
+    """Audits a store again and again; what was read once is not read again.
+
+    Journal and ledger are append-only and rows are frozen, so what is new is at their ends, and a
+    row that is the same object is the same row.
+    """
 
     def __init__(self, store: JobStore) -> None:
         """Watch ``store``."""
         self._store = store
         self._fold = Fold()
         self._faults: list[Finding] = []
+        self._entries: list[dict[str, Any]] = []
+        self._rows: dict[tuple[str, str], tuple[object, dict[str, Any]]] = {}
 
     def look(self) -> list[Finding]:
         """Audit the store as it is now."""
         for record in self._store.records(after_seq=self._fold.seq):
             self._take(record)
-        entries = [to_data(entry) for entry in self._store.entries()]
-        rows = rows_of(self._store.load())
-        return [*self._faults, *audit_state(self._fold, rows=rows, entries=entries)]
+        new = islice(self._store.entries(), len(self._entries), None)
+        self._entries += [to_data(entry) for entry in new]
+        state = self._store.load()
+        rows = {
+            table: {row_id: self._row(table, row_id, row) for row_id, row in kept.items()}
+            for table, kept in ((table, getattr(state, table)) for table in _TABLES)
+        }
+        return [*self._faults, *audit_state(self._fold, rows=rows, entries=self._entries)]
+
+    def _row(self, table: str, row_id: str, row: object) -> dict[str, Any]:
+        known = self._rows.get((table, row_id))
+        if known is None or known[0] is not row:
+            known = self._rows[table, row_id] = (row, to_data(row))
+        return known[1]
 
     def _take(self, record: Record) -> None:
         data = to_data(record)

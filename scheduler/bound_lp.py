@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 
 import highspy
 import numpy as np
@@ -176,7 +178,8 @@ class _Program:
         self._upper.append(upper)
 
     def _run(self) -> float | None:
-        solver = highspy.Highs()
+        with redirect_stdout(StringIO()):  # it prints a banner before it can be told not to
+            solver = highspy.Highs()
         solver.silent()
         solver.setOptionValue("threads", 1)
         solver.passModel(self._model())

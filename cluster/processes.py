@@ -18,6 +18,9 @@ import psutil
 NODE_MARK = "LOWTIDE_NODE"
 _ROUNDS = 5
 _ROUND_S = 1.0
+# The kernel tells when a process began by the boot time in whole seconds, and an adjusted wall
+# clock moves that: the same process has been seen to be a second older.
+_CLOCK_SLACK_S = 2.0
 
 
 def marked(mark: str, *, name: str = NODE_MARK) -> list[psutil.Process]:
@@ -29,7 +32,8 @@ def is_running(pid: int, *, created: float) -> bool:
     """Whether the very process that had this pid at ``created`` still lives (zombies do not)."""
     try:
         process = psutil.Process(pid)
-        return process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(process.create_time() - created) < _CLOCK_SLACK_S
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -83,7 +87,7 @@ def _is_member(process: psutil.Process, leader: int, since: float) -> bool:
     try:
         return (
             os.getsid(process.pid) == leader
-            and process.create_time() >= since
+            and process.create_time() > since - _CLOCK_SLACK_S
             and process.status() != psutil.STATUS_ZOMBIE
         )
     except (psutil.Error, OSError):

@@ -11,6 +11,7 @@ import orjson
 import psutil
 import pytest
 
+from cluster.processes import created_at, is_running
 from scheduler.agents import Agents
 from scheduler.home import Home
 from tests.integration.served import wait_until
@@ -70,3 +71,11 @@ def test_an_agent_follows_a_server_that_moved(tmp_path: Path) -> None:
 
 def _is_zombie(pid: int) -> bool:
     return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_process_is_the_same_after_the_clock_was_adjusted() -> None:
+    """Its age may be told a second off; another process of the same id is older by far."""
+    created = created_at(os.getpid())
+    assert created is not None
+    assert is_running(os.getpid(), created=created - 1)
+    assert not is_running(os.getpid(), created=created - 60)

@@ -80,11 +80,17 @@ def agent(
     with needs("agent"):
         from cluster.agent import run_agent
         from jobs.transport import find_server
+        from scheduler.settings import home_folder
 
         address = find_server(server=server)
         if as_json:
             print_json({"cluster": cluster, "server": address.url, "pid": os.getpid()})
-        run_agent(cluster, server=address.url, token=address.token)
+        run_agent(
+            cluster=cluster,
+            server=address.url,
+            token=address.token,
+            home=home_folder() / f"agent-{cluster}",
+        )
 
 
 def demo(

@@ -98,7 +98,7 @@ class SqlStore:
             yield read_entry(row.body)
 
     def chain(self) -> Iterator[Link]:
-        """Give the ledger's hash chain, for ``jobs.hash_chain.broken_links``."""
+        """Give the ledger's hash chain in posting order, for ``hash_chain.broken_links``."""
         c = t.ledger_entries.c
         query = select(c.pos, c.prev_hash, c.hash, c.body).order_by(c.pos)
         for row in self._pages(query, c.pos):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from jobs.errors import FencedError
 from jobs.events import JobSubmitted, Record
+from jobs.hash_chain import Link
 from jobs.ledger.entries import Entry
 from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.state import State
@@ -112,6 +113,9 @@ class JobStore(Protocol):
 
         With attempts and a node given, an entry that touches either is given, once.
         """
+
+    def chain(self) -> Iterator[Link]:
+        """Give the ledger's hash chain in posting order, for ``hash_chain.broken_links``."""
 
     def billed_until(self, node_ids: Iterable[str]) -> Mapping[str, int]:
         """Give, for each node with usage entries, the end of the last one (microseconds)."""

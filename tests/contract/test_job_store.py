@@ -9,8 +9,10 @@ from itertools import pairwise
 
 import pytest
 
+from jobs.codec import encode
 from jobs.errors import FencedError
 from jobs.fold import replay
+from jobs.hash_chain import broken_links
 from jobs.ledger.entries import Entry, EntryKind
 from jobs.reasons import Reason
 from jobs.state import State
@@ -307,6 +309,16 @@ class TestLedger:
         assert found([]) == []
         assert found(["nobody/1"]) == []
         assert found([f"x/{i}" for i in range(1_200)] + ["j/1"]) == [0, 1]
+
+    def test_the_chain_is_the_same_in_every_store(self, store: JobStore) -> None:
+        """One link per entry over its canonical bytes, each following the one before."""
+        entries = [an_entry(hour=hour, shares={"j/1": hour}) for hour in range(3)]
+        self.post(store, *entries[:1])
+        self.post(store, *entries[1:])
+        links = list(store.chain())
+        assert [link.body for link in links] == [encode(entry).decode() for entry in entries]
+        assert broken_links(links) == []
+        assert links[-1].hash.startswith("a19423182f0b0dc2")
 
     def test_billed_until_is_the_end_of_the_last_usage(self, store: JobStore) -> None:
         """Per node, by time and not by posting; other kinds of entries bill nothing."""

@@ -80,6 +80,8 @@ def agent(
     with needs("agent"):
         from cluster.agent import run_agent
         from jobs.transport import find_server
+        from scheduler.agent_process import home_of
+        from scheduler.home import Home
         from scheduler.settings import home_folder
 
         address = find_server(server=server)
@@ -89,7 +91,7 @@ def agent(
             cluster=cluster,
             server=address.url,
             token=address.token,
-            home=home_folder() / f"agent-{cluster}",
+            home=home_of(Home(home_folder()), cluster),
         )
 
 

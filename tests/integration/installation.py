@@ -55,6 +55,7 @@ class Installation:
         self.script.parent.mkdir(parents=True)
         self.script.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
         self.port = _free_port()
+        self._client: Client | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._write_configuration(nodes, boot)
 
@@ -82,8 +83,10 @@ class Installation:
     @property
     def client(self) -> Client:
         """Give a client that waits a while for a server that is being started again."""
-        token = (self.folder / "token").read_text(encoding="ascii").strip()
-        return Client(f"http://127.0.0.1:{self.port}", token=token, patience_s=30)
+        if self._client is None:
+            token = (self.folder / "token").read_text(encoding="ascii").strip()
+            self._client = Client(f"http://127.0.0.1:{self.port}", token=token, patience_s=30)
+        return self._client
 
     def start(self, part: str) -> None:
         """Start ``serve`` or ``agent`` (again)."""
@@ -176,6 +179,8 @@ class Installation:
 
     def close(self) -> None:
         """End the agent with its nodes, then the server."""
+        if self._client is not None:
+            self._client.close()
         agent = self._processes.get("agent")
         if agent is not None and agent.poll() is None:
             agent.send_signal(signal.SIGTERM)

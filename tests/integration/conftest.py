@@ -215,9 +215,7 @@ class TinyServer:
     def evict(self, node_id: str, *, notice_ms: int) -> None:
         """Evict a node."""
         self.want(
-            EvictNode(
-                id=f"evict|{node_id}", cluster=CLUSTER, node_id=node_id, notice_ms=notice_ms
-            )
+            EvictNode(id=f"evict|{node_id}", cluster=CLUSTER, node_id=node_id, notice_ms=notice_ms)
         )
 
     def release(self, node_id: str) -> None:
@@ -226,7 +224,9 @@ class TinyServer:
 
     def over(self, attempt_id: str, *, limit_s: float = 120) -> AttemptOver:
         """Wait for the end of an attempt."""
-        return self.wait_for(lambda: self.of(AttemptOver, attempt_id=attempt_id), limit_s=limit_s)[0]
+        return self.wait_for(lambda: self.of(AttemptOver, attempt_id=attempt_id), limit_s=limit_s)[
+            0
+        ]
 
     def commits(self, attempt_id: str) -> list[Committed]:
         """Give the commits of an attempt so far."""
@@ -302,9 +302,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyServer]:
 
 
 @pytest.fixture(scope="module")
-def agent(
-    server: TinyServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AgentProcess]:
+def agent(server: TinyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     """The agent of a module, with a Ray cluster of its own."""
     process = AgentProcess(server, home=tmp_path_factory.mktemp("agent") / "home")
     yield process

@@ -39,6 +39,7 @@ from checkpointing.subjects import Subjects
 PROGRESS_EVERY_US: Final = 200_000
 _FLUSH_S: Final = 2.0
 _CLOSE_S: Final = 30.0
+_HOPELESS_S: Final = 2.0
 _FOREVER_US: Final = 2**62
 _US: Final = 1_000_000
 
@@ -115,10 +116,12 @@ class Engine:
             self._boundary(step + 1, total)
         self._finish(max(first, total))
 
-    def close(self) -> None:
-        """Let an upload in flight end, and hang up."""
+    def close(self, *, broken: bool = False) -> None:
+        """Let an upload in flight end, and hang up; `broken` says that an error ends us."""
         if self.saver is not None and self.saver.busy:
-            self._note(self.saver.collect(timeout_s=_CLOSE_S))
+            # A broken gang's save hardly ends well: its parts will not all come.
+            hopeless = broken and self._gang.world_size > 1
+            self._note(self.saver.collect(timeout_s=_HOPELESS_S if hopeless else _CLOSE_S))
         self._watch.close()
         self._control.close(flush_s=_FLUSH_S)
 

@@ -37,7 +37,8 @@ class Session:
     """Saves and restores the objects it is given; see the module's text.
 
     Every object needs `state_dict` and `load_state_dict`. Random generators of Python, NumPy and
-    torch are always included. Resume is bit-exact if everything that training depends on is here.
+    torch are always included. Resume is bit-exact if everything that training depends on is here
+    and the number of threads is the same: another number adds up in another order.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Session:
     ) -> None:
         """Let a save in flight end and hang up."""
         if self._engine is not None:
-            self._engine.close()
+            self._engine.close(broken=isinstance(error, Exception))
 
     def steps(self, total: int) -> Iterator[int]:
         """Yield the remaining step indices of 0 .. total - 1.

@@ -13,6 +13,8 @@ import pytest
 
 from tests.unit.checkpointing.gang_training import WORLD, run_rank
 
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
 LAUNCHES = count()
 
 
@@ -30,7 +32,7 @@ def launch(folder: Path, **options: Any) -> tuple[list[int | None], list[str]]:
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(45)
+            process.join(120)
         codes = [process.exitcode for process in ranks]
     finally:
         for process in ranks:

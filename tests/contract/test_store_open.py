@@ -111,8 +111,20 @@ def test_nobody_answers() -> None:
 
 
 @pytest.mark.integration
-def test_a_wrong_password_or_name(postgres: PostgresServer) -> None:
-    """The server's own words are passed on for an unknown user and an unknown database."""
+def test_a_wrong_password(postgres: PostgresServer) -> None:
+    """The right one opens; the wrong one is refused, and not shown."""
+    postgres.add_user("guest", password="right")
+    url = sa.make_url(postgres.new_database(owner="guest")).set(username="guest")
+    open_store(url.set(password="right").render_as_string(hide_password=False)).close()
+    with pytest.raises(UnreachableError, match="password authentication failed") as caught:
+        open_store(url.set(password="geheim").render_as_string(hide_password=False))
+    assert "password" in caught.value.remedy
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.integration
+def test_an_unknown_user_or_database(postgres: PostgresServer) -> None:
+    """The server's own words are passed on."""
     url = postgres.url
     with pytest.raises(UnreachableError, match="nobody-there"):
         open_store(url.set(database="nobody-there").render_as_string(hide_password=False))

@@ -30,10 +30,10 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-_CELLS = 150_000_000  # slots x work x flavors that one bound may look at: a second
+_CELLS = 50_000_000  # slots x work x flavors that one bound may look at: about 0.3 s
 _ROUND_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1_800, 3_600)
 _RECURS_US = 14 * 86_400 * US_PER_S  # windows recur for ever: look this far past the last change
-_SAFE = 1 - 1e-9  # floats, and bills that are floors
+_SAFE, _FLOORS_USD = 1 - 1e-9, 1e-7  # floats; bills are floors of each stretch at a price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +97,12 @@ def single_job(scenario: Scenario, arrival: Arrival, *, book: PriceBook) -> Boun
         longest_us = ((spec.work or 0) + spec.setup + spec.restore) * US_PER_MS
         boots_us = max((c.flavor.boot_ms for c in usable), default=0) * US_PER_MS
         end_us = max(last_change_us(scenario), arrival.at_us) + longest_us + boots_us
-    slot_us = choose_slot_us(spec, usable, span_us=end_us - arrival.at_us)
+    span = (arrival.at_us - scenario.start_us, end_us - scenario.start_us)
+    slot_us = choose_slot_us(spec, usable, span=span)
     edges = _edges(scenario.start_us, arrival.at_us, end_us, slot_us)
     places = [_places(c, spec, edges, slot_us, book) for c in usable]
     usd = cheapest(places, work=(spec.work or 0) * US_PER_MS // slot_us, slots=len(edges) - 1)
-    return Bound(usd=None if np.isinf(usd) else usd * _SAFE, kind="dp")
+    return Bound(usd=None if np.isinf(usd) else max(0.0, usd * _SAFE - _FLOORS_USD), kind="dp")
 
 
 def _edges(origin_us: int, start_us: int, end_us: int, slot_us: int) -> Ints:
@@ -120,7 +121,7 @@ def _places(
     first_us = (flavor.boot_ms + spec.setup) * US_PER_MS
     notice_us = flavor.notice_ms * US_PER_MS
     return _Places(
-        cost=extreme(steps, edges) * per_slot,
+        cost=np.asarray(extreme(steps, edges) * per_slot, dtype=np.float64),
         start=extreme(capacity.limits, edges, largest=True) >= spec.nodes,
         run=extreme(capacity.limits, edges, back_us=notice_us, largest=True) >= spec.nodes,
         first=first_us // slot_us,
@@ -128,8 +129,8 @@ def _places(
     )
 
 
-def choose_slot_us(spec: JobSpec, usable: Iterable[Capacity], *, span_us: int) -> int:
-    """Pick the slot that rounds work, changeovers and trace steps least, within the budget."""
+def choose_slot_us(spec: JobSpec, usable: Iterable[Capacity], *, span: tuple[int, int]) -> int:
+    """Pick the slot that rounds span, work, changeovers and trace steps least, in the budget."""
     flavors = list(usable)
     work_us = max(1, (spec.work or 0) * US_PER_MS)
     lengths = [(c.flavor.boot_ms + spec.setup) * US_PER_MS for c in flavors]
@@ -137,11 +138,12 @@ def choose_slot_us(spec: JobSpec, usable: Iterable[Capacity], *, span_us: int) -
     steps = [step for c in flavors for step in _step_lengths(c)]
 
     def cells(slot_us: int) -> int:
-        slots, work = span_us // slot_us + 2, work_us // slot_us + 1
+        slots, work = (span[1] - span[0]) // slot_us + 2, work_us // slot_us + 1
         return slots * max(1, min(work, slots - work)) * max(1, len(flavors))
 
     def loss(slot_us: int) -> float:
-        rounded = work_us % slot_us + sum(length % slot_us for length in lengths)
+        rounded = sum(length % slot_us for length in (work_us, span[0], *lengths))
+        rounded += -span[1] % slot_us
         blurred = sum(slot_us for step in steps if step % slot_us)
         return (rounded + blurred) / work_us
 
@@ -151,7 +153,7 @@ def choose_slot_us(spec: JobSpec, usable: Iterable[Capacity], *, span_us: int) -
     coarsest = 3_600 * US_PER_S
     while cells(coarsest) > _CELLS:
         coarsest *= 2
-    return min(fitting or [coarsest], key=lambda slot: (loss(slot), -slot))
+    return min(fitting or [coarsest], key=lambda slot: (round(loss(slot), 3), -slot))
 
 
 def _step_lengths(capacity: Capacity) -> set[int]:

@@ -41,8 +41,12 @@ class _Class:
 
 @dataclass(slots=True)
 class _Demand:
+    """What a class needs, and how much of its first and last slot lies outside its jobs' spans."""
+
     node_hours: float = 0.0
     nodes: int = 0
+    head: float = 0.0  # node-hours of the first slot before the submissions
+    tail: float = 0.0  # node-hours of the last slot after the deadlines
 
 
 def several_jobs(scenario: Scenario, arrivals: Sequence[Arrival], *, book: PriceBook) -> Bound:
@@ -87,6 +91,10 @@ def _classes(scenario: Scenario, arrivals: Sequence[Arrival], edges: Ints) -> di
         demand = classes[_Class(spec.gpu_milli, tuple(flavors), release, end)]
         demand.nodes += spec.nodes
         demand.node_hours += spec.nodes * _paid_ms(spec) / 3_600_000
+        demand.head += spec.nodes * (arrival.at_us - int(edges[release])) / US_PER_HOUR
+        if deadline_us is not None and end is not None:
+            after_us = int(edges[0]) + end * slot_us - deadline_us
+            demand.tail += spec.nodes * after_us / US_PER_HOUR
     return classes
 
 
@@ -160,7 +168,9 @@ class _Program:
                 self._cost.append(float(self._prices[flavor, slot]) * share)
                 used[flavor, slot][column] = share
                 here[column] = done[column] = 1.0
-            self._add_row(here, -highspy.kHighsInf, demand.nodes * self._hours)
+            outside = demand.head * (slot == key.release)
+            outside += demand.tail * (key.end is not None and slot == key.end - 1)
+            self._add_row(here, -highspy.kHighsInf, demand.nodes * self._hours - outside)
         if key.end is None and key.flavors:  # later than the last slot, at the best price ever
             done[len(self._cost)] = 1.0
             self._cost.append(

@@ -93,27 +93,26 @@ class Market:
         self.tapes = {
             name: Tape(offer, now_us=snapshot.now_us) for name, offer in self.offers.items()
         }
-        self._allowed: dict[tuple[object, ...], tuple[Offer, ...]] = {}
+        self._allowed: dict[tuple[object, ...], tuple[tuple[Offer, ...], tuple[Flavor, ...]]] = {}
         self._starts: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
 
     def allowed(self, spec: JobSpec) -> tuple[Offer, ...]:
         """Give the offers that could ever hold the job's whole gang, in snapshot order."""
-        key = (
-            spec.markets,
-            spec.accelerators,
-            spec.regions,
-            spec.gpus,
-            spec.cpus,
-            spec.memory_gb,
-            spec.nodes,
-        )
-        if key not in self._allowed:
-            self._allowed[key] = tuple(o for o in self.offers.values() if could_hold(o, spec))
-        return self._allowed[key]
+        return self._of_shape(spec)[0]
 
-    def sure_flavors(self, spec: JobSpec) -> list[Flavor]:
+    def sure_flavors(self, spec: JobSpec) -> tuple[Flavor, ...]:
         """Give the allowed flavors that stay ours."""
-        return [offer.flavor for offer in self.allowed(spec) if is_sure(offer.flavor)]
+        return self._of_shape(spec)[1]
+
+    def _of_shape(self, spec: JobSpec) -> tuple[tuple[Offer, ...], tuple[Flavor, ...]]:
+        rules = (spec.markets, spec.accelerators, spec.regions)
+        key = (rules, spec.gpus, spec.cpus, spec.memory_gb, spec.nodes)
+        found = self._allowed.get(key)
+        if found is None:
+            offers = tuple(offer for offer in self.offers.values() if could_hold(offer, spec))
+            sure = tuple(offer.flavor for offer in offers if is_sure(offer.flavor))
+            found = self._allowed[key] = (offers, sure)
+        return found
 
     def choices(self, job: JobRow) -> Iterator[Choice]:
         """Give a choice for every allowed offer, the price of now first in mind."""

@@ -93,7 +93,8 @@ def latest_start_us(
     """
     assert job.deadline_us is not None, f"no deadline: {job.id}"
     guarded = guarded_ms(job.spec, work_ms, settings=settings)
-    overhead = max(overhead_ms(job, flavor, restores=restores) for flavor in sure)
+    slowest = max(sure, key=lambda flavor: flavor.boot_ms)
+    overhead = overhead_ms(job, slowest, restores=restores)
     return job.deadline_us - (overhead + guarded) * US_PER_MS
 
 

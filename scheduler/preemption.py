@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from cluster.flavors import Flavor
 from jobs.durations import US_PER_MS
 from jobs.reasons import Reason
 from jobs.states import AttemptState
@@ -61,7 +62,8 @@ def _give_back(one: LiveAttempt, moves: Moves, *, market: Market) -> None:
     flavor = market.offers[one.attempt.flavor].flavor
     policy = POLICIES[market.settings.name]
     at_us = policy.leaves(Running(job=one.job, attempt=one.attempt, flavor=flavor, market=market))
-    if at_us is None or _leave_us(one, market=market) <= max(at_us, market.now_us):
+    sure = market.sure_flavors(one.job.spec)
+    if at_us is None or _leave_us(one, sure, market=market) <= max(at_us, market.now_us):
         return  # there is no time to come back
     if at_us <= market.now_us:
         moves.preempts.append(
@@ -78,9 +80,10 @@ def _give_back(one: LiveAttempt, moves: Moves, *, market: Market) -> None:
 
 def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) -> None:
     job, attempt = one.job, one.attempt
-    if not market.sure_flavors(job.spec):
+    sure = market.sure_flavors(job.spec)
+    if not sure:
         return
-    at_us = _leave_us(one, market=market)
+    at_us = _leave_us(one, sure, market=market)
     if at_us > market.now_us + REACTION_US:
         if not is_steady(job, attempt):
             moves.wakes_us.append(at_us)
@@ -96,12 +99,12 @@ def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools)
         )
 
 
-def _leave_us(one: LiveAttempt, *, market: Market) -> int:
+def _leave_us(one: LiveAttempt, sure: tuple[Flavor, ...], *, market: Market) -> int:
     """Give the last instant to begin to leave, when the drain saves nothing."""
     return leave_spot_us(
         one.job,
         market.offers[one.attempt.flavor].flavor,
-        market.sure_flavors(one.job.spec),
+        sure,
         work_ms=work_if_lost_ms(one.job, one.attempt, now_us=market.now_us),
         settings=market.settings,
     )

@@ -105,7 +105,7 @@ class Server:
             self._link.close()
             self._store.close()
             self._socket.close()
-            self._home.forget_server(pid=os.getpid())
+            self._home.forget_server(self.url)
         if leadership.crash is not None:
             raise leadership.crash
 
@@ -147,7 +147,8 @@ class Server:
         return Term(controller=controller, inbox=inbox, mailbox=mailbox)
 
     def _leader(self) -> str:
-        return str((self._home.read_server() or {}).get("url", ""))
+        url = str((self._home.read_server() or {}).get("url", ""))
+        return "" if url == self.url else url  # servers of other homes are not known here
 
     def _announce(self) -> None:
         self._home.write_server(url=self.url, pid=os.getpid(), holder=self._holder)
@@ -157,7 +158,7 @@ class Server:
         before = self._home.read_server()
         if before is not None and self._home.is_dead(before):
             self._store.release_leadership(str(before.get("holder", "")))
-            self._home.forget_server(pid=before["pid"])
+            self._home.forget_server(str(before["url"]))
 
     def _uvicorn(self) -> uvicorn.Server:
         config = uvicorn.Config(

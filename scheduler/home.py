@@ -97,9 +97,9 @@ class Home:
             return None
         return data
 
-    def forget_server(self, *, pid: int) -> None:
-        """Remove ``server.json`` if it is still ours."""
-        if (self.read_server() or {}).get("pid") == pid:
+    def forget_server(self, url: str) -> None:
+        """Remove ``server.json`` if it still names the server at ``url``."""
+        if (self.read_server() or {}).get("url") == url:
             self.server_file.unlink(missing_ok=True)
 
     def is_dead(self, server: Mapping[str, Any]) -> bool:

@@ -74,7 +74,9 @@ class Leadership:
         if term is None:
             leader = self._leader()
             raise NotLeaderError(
-                f"This server does not lead; {leader or 'nobody'} does.",
+                f"This server does not lead; {leader} does."
+                if leader
+                else "This server does not lead now.",
                 remedy="Send it to the leader, or try again in a few seconds.",
             )
         return term

@@ -66,6 +66,7 @@ def test_a_follower_reads_refuses_writes_and_takes_over(leader: Served, tmp_path
         assert follower.http.get(f"/v1/jobs/{job_id}").json()["job"]["id"] == job_id
         refused = follower.http.post(f"/v1/jobs/{job_id}/cancel")
         assert (refused.status_code, refused.json()["code"]) == (503, "not-leader")
+        assert "does not lead" in refused.json()["cause"]
         synced = follower.http.post("/v1/agents/lab/sync", json={"agent": "a"})
         assert synced.json()["code"] == "not-leader"
         leader.stop()
@@ -75,6 +76,17 @@ def test_a_follower_reads_refuses_writes_and_takes_over(leader: Served, tmp_path
         assert cancelled.status_code == 200
     finally:
         follower.stop()
+
+
+def test_a_follower_of_the_same_home_names_the_leader(leader: Served) -> None:
+    """A second server of the installation sends writers to the first."""
+    follower = Served(leader.home.folder, database=leader.server._settings.database)
+    try:
+        refused = follower.http.post("/v1/jobs", json=JOB)
+        assert f"{leader.server.url} does" in refused.json()["cause"]
+    finally:
+        follower.stop()
+    assert (leader.home.read_server() or {})["url"] == leader.server.url
 
 
 def test_a_crashed_loop_ends_the_server_with_its_cause(

@@ -27,9 +27,9 @@ def test_a_server_forgets_only_itself(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert home.read_server() is None
     home.write_server(url="http://127.0.0.1:1", pid=2)
-    home.forget_server(pid=1)
+    home.forget_server("http://127.0.0.1:9")
     assert (home.read_server() or {})["url"] == "http://127.0.0.1:1"
-    home.forget_server(pid=2)
+    home.forget_server("http://127.0.0.1:1")
     assert home.read_server() is None
 
 

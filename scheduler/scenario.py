@@ -232,7 +232,7 @@ def _real_loc(loc: Loc, *, data: object) -> Loc:
         inside = isinstance(data, list) or (isinstance(data, dict) and part in data)
         if inside and (isinstance(data, dict) or isinstance(part, int)):
             data = data[part]  # type: ignore[index]
-        elif index < len(loc) - 1 or part in {"file", "value"} or not isinstance(data, dict):
+        elif index < len(loc) - 1 or str(part).startswith("~") or not isinstance(data, dict):
             continue
         kept.append(part)
     return tuple(kept)

@@ -14,7 +14,7 @@ import json
 import lzma
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,16 @@ def parse_json(text: str, *, source: str) -> Any:  # noqa: ANN401 - JSON data
         ) from error
 
 
-@cache
 def _parsed(path: Path) -> Any:  # noqa: ANN401 - JSON data, or the rows of a CSV
+    try:
+        seen = path.stat()
+    except OSError:
+        return read_text(path)  # it says what is wrong
+    return _parsed_as_of(path, seen.st_mtime_ns, seen.st_size)
+
+
+@lru_cache(maxsize=16)  # one file often holds the series of many flavors
+def _parsed_as_of(path: Path, _mtime_ns: int, _size: int) -> Any:  # noqa: ANN401
     text = read_text(path)
     if path.name.removesuffix(path.suffix if path.suffix in _UNPACK else "").endswith(".csv"):
         return read_table(text, source=str(path))

@@ -51,7 +51,7 @@ def _names(value: object) -> object:
 
 
 def _file_or_value(value: object) -> str:
-    return "file" if isinstance(value, Mapping | BaseModel) else "value"
+    return "~file" if isinstance(value, Mapping | BaseModel) else "~value"  # no field's name
 
 
 class _Strict(BaseModel):
@@ -92,11 +92,11 @@ class SeriesIn(_Strict):
 
 
 Limit = Annotated[
-    Annotated[int, Field(ge=0, le=100_000), Tag("value")] | Annotated[SeriesIn, Tag("file")],
+    Annotated[int, Field(ge=0, le=100_000), Tag("~value")] | Annotated[SeriesIn, Tag("~file")],
     Discriminator(_file_or_value),
 ]
 PriceIn = Annotated[
-    Annotated[Usd, Tag("value")] | Annotated[SeriesIn, Tag("file")], Discriminator(_file_or_value)
+    Annotated[Usd, Tag("~value")] | Annotated[SeriesIn, Tag("~file")], Discriminator(_file_or_value)
 ]
 
 
@@ -196,7 +196,7 @@ class WindowIn(WindowSettings):
 
 
 Jobs = Annotated[
-    Annotated[tuple[JobIn, ...], Tag("value")] | Annotated[FileIn, Tag("file")],
+    Annotated[tuple[JobIn, ...], Tag("~value")] | Annotated[FileIn, Tag("~file")],
     Discriminator(_file_or_value),
 ]
 

@@ -310,4 +310,11 @@ def _agent_command(home: Home) -> Callable[[str, str], list[str]]:
 
 
 def _log_to_stderr() -> None:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    """One line each; tracebacks without the values of variables, tokens among them."""
+    plain = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure(
+        processors=[*structlog.get_config()["processors"][:-1], plain],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -16,11 +16,13 @@ from jobs.errors import UnknownSubjectError
 from jobs.store import JobStore
 from scheduler.commands import Barrier
 from scheduler.server.context import Context, InContext, answer, settled
+from scheduler.server.logs import MAX_OFFSET, MAX_RANK
+from scheduler.server.strict import StrictRoute
 from scheduler.settings import ClusterSettings
 
 LONGEST_WAIT_MS = 5_000
 
-router = APIRouter(prefix="/v1/agents", tags=["agents"])
+router = APIRouter(route_class=StrictRoute, prefix="/v1/agents", tags=["agents"])
 
 
 class AttemptReport(BaseModel):
@@ -44,8 +46,8 @@ class LogBody(BaseModel):
     """Output of one rank from a byte offset on, in base64."""
 
     attempt_id: str
-    rank: int = Field(ge=0)
-    offset: int = Field(ge=0)
+    rank: int = Field(ge=0, le=MAX_RANK)
+    offset: int = Field(ge=0, le=MAX_OFFSET)
     data: Base64Bytes
 
 

@@ -16,8 +16,11 @@ from scheduler.commands import Cancel, Pause, Resume, Submit
 from scheduler.server.code import key_of
 from scheduler.server.context import Context, InContext, answer
 from scheduler.server.errors import RequestError
+from scheduler.server.strict import StrictRoute
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(route_class=StrictRoute, prefix="/v1/jobs", tags=["jobs"])
+
+_CURSOR_DIGITS = 18  # what fits into the database's integers
 
 
 @router.post("", status_code=201)
@@ -110,7 +113,7 @@ def _cursor(row: JobRow) -> str:
 
 def _parse_cursor(text: str) -> tuple[int, str]:
     at_us, _, job_id = text.partition(".")
-    if not at_us.isdecimal() or not job_id:
+    if not at_us.isdecimal() or len(at_us) > _CURSOR_DIGITS or not job_id:
         raise RequestError(
             f"'{text}' is not a cursor.", remedy="Use 'next' of the page before, unchanged."
         )

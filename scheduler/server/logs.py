@@ -17,6 +17,8 @@ from jobs.errors import UnknownSubjectError
 from jobs.rows import AttemptRow
 from scheduler.server.context import Context, InContext, answer
 
+MAX_OFFSET = 1 << 53
+MAX_RANK = 1 << 20
 PAGE_BYTES = 1 << 20
 POLL_S = 0.3  # logs may come in through another server, so the store is asked
 
@@ -40,9 +42,9 @@ async def logs(
     job_id: str,
     context: InContext,
     *,
-    rank: Annotated[int, Query(ge=0)] = 0,
-    offset: Annotated[int, Query(ge=0)] = 0,
-    attempt: Annotated[int | None, Query(ge=1)] = None,
+    rank: Annotated[int, Query(ge=0, le=MAX_RANK)] = 0,
+    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+    attempt: Annotated[int | None, Query(ge=1, le=MAX_RANK)] = None,
     follow: bool = False,
 ) -> Response:
     """Give output of one rank from a byte offset on; without ``attempt`` that of the newest.

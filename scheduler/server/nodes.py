@@ -11,8 +11,9 @@ from jobs.codec import to_data
 from jobs.durations import DurationMs
 from scheduler.commands import Cordon, Evict
 from scheduler.server.context import InContext, answer
+from scheduler.server.strict import StrictRoute
 
-router = APIRouter(prefix="/v1", tags=["nodes"])
+router = APIRouter(route_class=StrictRoute, prefix="/v1", tags=["nodes"])
 
 
 class EvictBody(BaseModel):

@@ -197,12 +197,23 @@ def test_a_wrong_request_is_a_problem(
         refusal(response, status=status, code=code)
 
 
-def test_a_body_that_is_no_json_is_refused(shared: Served) -> None:
-    """Broken JSON is the sender's problem, not a crash."""
-    response = shared.http.post(
-        "/v1/jobs", content=b"{", headers={"Content-Type": "application/json"}
-    )
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'{"name": "\\ud800"}',  # half a character: it could never be written to the journal
+        b'{"tags": {"\\ud800": "x"}}',
+        b'{"priority": NaN}',
+        b'{"gpus": 1e400}',
+    ],
+)
+def test_a_body_that_is_no_good_json_is_refused(shared: Served, body: bytes) -> None:
+    """It is the sender's problem, and never stops the loop."""
+    header = {"Content-Type": "application/json"}
+    response = shared.http.post("/v1/jobs", content=body, headers=header)
     refusal(response, status=422, code="request-invalid")
+    assert shared.http.post("/v1/jobs", params={"dry_run": True}, json=JOB).status_code == 200
 
 
 def test_a_body_without_end_is_cut_off(shared: Served) -> None:

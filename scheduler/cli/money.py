@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Amounts = dict[str, int]
 NUMBERS = ("GPU time", "share", "cost", "on demand")
+EXACT = "exact"
 PPM = 1_000_000
+NANOS_PER_USD = 1_000_000_000
 
 
 def cost(
@@ -41,8 +43,11 @@ def _print_statement(statement: dict[str, Any]) -> None:
     if not statement["total"]["gpu_ms"] and not statement["total"]["usd_nanos"]:
         print("nothing was paid for this job yet")
         return
+    from jobs.ledger.accounts import CostClass
+
     classes = statement["classes"]
-    shown = {name: amount for name, amount in classes.items() if amount["gpu_ms"]}
+    ordered = {str(name): classes[name] for name in CostClass if name in classes}
+    shown = {name: amount for name, amount in ordered.items() if amount["gpu_ms"]}
     out = console()
     out.print(amounts_table("time", shown, total=statement["total"]))
     out.print()
@@ -76,23 +81,25 @@ def saving(usd_nanos: int) -> str:
 
 
 def amounts_table(first: str, rows: dict[str, Amounts], *, total: Amounts) -> Table:
-    """Put amounts into a table whose columns of money add up to the total, to the cent."""
-    made = table(first, *NUMBERS, right=NUMBERS)
-    paid = dollar_column([row["usd_nanos"] for row in rows.values()])
-    listed = dollar_column([row["list_usd_nanos"] for row in rows.values()])
-    for (name, row), cost_text, list_text in zip(rows.items(), paid, listed, strict=True):
+    """Put amounts into a table whose columns of money add up to the total, to the cent.
+
+    Where all of it is less than a dollar, cents say little and the exact amounts stand beside.
+    """
+    columns = (*NUMBERS, EXACT) if total["usd_nanos"] < NANOS_PER_USD else NUMBERS
+    made = table(first, *columns, right=columns)
+    everything = {**rows, "total": total}
+    paid = _column(rows, total, name="usd_nanos")
+    listed = _column(rows, total, name="list_usd_nanos")
+    for (name, row), cost_text, list_text in zip(everything.items(), paid, listed, strict=True):
         share = percent(row["gpu_ms"], total["gpu_ms"])
-        add_row(made, name, gpu_hours(row["gpu_ms"]), share, cost_text, list_text)
-    add_row(
-        made,
-        "total",
-        gpu_hours(total["gpu_ms"]),
-        percent(total["gpu_ms"], total["gpu_ms"]),
-        dollars(total["usd_nanos"]),
-        dollars(total["list_usd_nanos"]),
-        style="bold",
-    )
+        exact = [exact_dollars(row["usd_nanos"])] if EXACT in columns else []
+        cells = (name, gpu_hours(row["gpu_ms"]), share, cost_text, list_text, *exact)
+        add_row(made, *cells, style="bold" if name == "total" else None)
     return made
+
+
+def _column(rows: dict[str, Amounts], total: Amounts, *, name: str) -> list[str]:
+    return [*dollar_column([row[name] for row in rows.values()]), dollars(total[name])]
 
 
 def _print_overview(overview: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 OURS = frozenset({"scheduler", "cluster", "jobs", "checkpointing"})
+MIN_WIDTH, PIPE_WIDTH = 150, 240  # columns
 CLI_PATIENCE_S = 2.0  # somebody waits at the terminal
 OK, FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -66,13 +67,12 @@ def _line(text: str) -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Give a Rich console; piped output is wide, so that no column is cut."""
+    """Give a Rich console. A narrow terminal wraps a line; an id is never cut to fit it."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        stderr=stderr, highlight=False, soft_wrap=True, width=None if stream.isatty() else 240
-    )
+    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    made.width = max(made.width, MIN_WIDTH) if made.is_terminal else PIPE_WIDTH
+    return made
 
 
 def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:

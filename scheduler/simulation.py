@@ -184,6 +184,7 @@ class Simulation:
     def _close_books(self, over_us: int) -> None:
         """The world ends: whatever is still up is billed to this instant and no further."""
         self.clock.advance_to(over_us)
+        self.driver.run_until(over_us)
         for node_id in self.driver.nodes:
             self.driver.kill_node(node_id)
         self.driver.run_until(over_us)

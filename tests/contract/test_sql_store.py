@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobs.fold import replay
 from jobs.hash_chain import broken_links
 from jobs.sql_engine import make_engine, reading, writing
 from jobs.sql_store import SqlStore
+from jobs.sql_write import take_lease
 from jobs.states import JobState
 from jobs.store_open import open_sql_store
 from tests.builders import START_US, History, a_job, an_entry
@@ -245,3 +247,20 @@ def test_two_servers_follow_each_other(database_url: str) -> None:
     assert one.last_seq() == 2
     one.close()
     two.close()
+
+
+def test_who_asks_during_a_takeover_comes_second(sql_store: SqlStore) -> None:
+    """A candidate waits for the other's open transaction and then finds the lease taken."""
+    won: list[int | None] = []
+
+    def run_for() -> None:
+        won.append(sql_store.acquire_leadership("b", now_us=0, ttl_us=100))
+
+    candidate = threading.Thread(target=run_for)
+    with writing(sql_store._engine) as connection:
+        assert take_lease(connection, "a", now_us=0, ttl_us=100) == 1
+        candidate.start()
+        candidate.join(timeout=0.5)
+        assert not won
+    candidate.join(timeout=30)
+    assert won == [None]

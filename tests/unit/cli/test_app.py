@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.cli.app import COMMANDS, run
+from scheduler.cli.output import own_stdout
 from tests.unit.cli.conftest import Lowtide
 from tests.unit.jobs_client.tiny_api import TinyApi, problem
 
@@ -108,6 +110,14 @@ def test_json_behind_the_dashes_is_the_scripts_own(lowtide: Lowtide) -> None:
     outcome = lowtide("submit", "nowhere.py", "--", "--json")
     assert outcome.out == ""
     assert outcome.err.startswith("error: ")
+
+
+def test_a_library_cannot_write_between_our_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    """A solver's greeting, printed below Python, does not break --json."""
+    with own_stdout():
+        os.write(1, b"hello from below\n")
+    os.write(1, b"ours\n")
+    assert capfd.readouterr() == ("ours\n", "hello from below\n")
 
 
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, lowtide: Lowtide) -> None:

@@ -227,6 +227,16 @@ def test_submit_says_size_id_and_reason(shop: TinyApi, lowtide: Lowtide, script:
     assert len(again["upload"]["sha256"]) == 64
 
 
+def test_what_is_refused_is_not_uploaded(shop: TinyApi, lowtide: Lowtide, script: str) -> None:
+    """The server is asked first; cause and remedy are its own."""
+    refusal = problem("infeasible", "No flavor can hold it.", "Ask for less.")
+    shop.on("POST", "/v1/jobs", refusal, status=422)
+    outcome = lowtide("submit", script, "--gpus", "64")
+    assert outcome.code == 2
+    assert outcome.err == "error: No flavor can hold it.\n  fix: Ask for less.\n"
+    assert {request.method for request in shop.requests} == {"HEAD", "POST"}
+
+
 def test_a_dry_run_sends_nothing(shop: TinyApi, lowtide: Lowtide, script: str) -> None:
     """The server is asked, and neither code nor job is stored."""
     assert "would be accepted" in lowtide("submit", script, "--dry-run").out

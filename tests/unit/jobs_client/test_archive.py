@@ -36,6 +36,9 @@ def test_equal_files_give_equal_bytes(tmp_path: Path) -> None:
     (two / "train.py").chmod(0o600)
     assert pack(one).data == pack(two).data
     assert pack(one).sha256 == pack(two).sha256
+    assert pack(one).data[4:8] == bytes(4), "gzip's own time"
+    with tarfile.open(fileobj=io.BytesIO(pack(one).data)) as tar:
+        assert {(m.mtime, m.uid, m.gid, m.uname) for m in tar} == {(0, 0, 0, "")}
 
 
 def test_each_difference_gives_another_address(tmp_path: Path) -> None:
@@ -154,6 +157,15 @@ def test_a_link_through_a_link_does_not_get_out(tmp_path: Path) -> None:
     write(tmp_path, {"outside/x.py": "", "in/a.py": ""})
     (tmp_path / "in/dir").symlink_to(tmp_path / "outside")
     with pytest.raises(SpecError, match="outside the code folder"):
+        pack(tmp_path / "in")
+
+
+def test_a_link_through_an_ignored_link_does_not_get_out(tmp_path: Path) -> None:
+    """The way looks as if it stayed inside, but it does not end there."""
+    write(tmp_path, {"outside/x.py": "", "in/.gitignore": "data\n"})
+    (tmp_path / "in/data").symlink_to(tmp_path / "outside")
+    (tmp_path / "in/link.py").symlink_to("data/x.py")
+    with pytest.raises(SpecError, match=r"'link\.py' is a link"):
         pack(tmp_path / "in")
 
 

@@ -134,10 +134,27 @@ def test_two_submits_have_two_keys(api: TinyApi, client: Client) -> None:
 def test_an_eviction_is_not_sent_twice(api: TinyApi) -> None:
     """What must not happen twice is not tried again once it may have arrived."""
     api.on("POST", "/v1/nodes/n1/evict", problem("x", "Away.", "Wait."), status=503)
-    with api.serving() as url, pytest.raises(UnreachableError):
-        Client(url, token=TOKEN, patience_s=3).evict("n1", notice="5s")
+    with (
+        api.serving() as url,
+        Client(url, token=TOKEN, patience_s=3) as client,
+        pytest.raises(UnreachableError),
+    ):
+        client.evict("n1", notice="5s")
     [request] = api.asked("POST", "/v1/nodes/n1/evict")
     assert request.data == {"notice": "5s"}
+
+
+def test_a_lost_answer_is_asked_for_again_only_if_that_is_harmless(api: TinyApi) -> None:
+    """The eviction may have begun; reading twice does no harm."""
+    api.hang_up("POST", "/v1/nodes/n1/evict")
+    api.hang_up("GET", "/v1/nodes")
+    with api.serving() as url, Client(url, token=TOKEN, patience_s=0.5) as client:
+        with pytest.raises(UnreachableError):
+            client.evict("n1")
+        with pytest.raises(UnreachableError):
+            client.nodes()
+    assert len(api.asked("POST", "/v1/nodes/n1/evict")) == 1
+    assert len(api.asked("GET", "/v1/nodes")) > 1
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,14 @@ class TinyApi:
         """Give the requests for a path."""
         return [r for r in self.requests if (r.method, r.path) == (method, path)]
 
+    def hang_up(self, method: str, path: str) -> None:
+        """Take the request and close the connection without an answer."""
+
+        def route(_: Request) -> Answer:
+            raise ConnectionAbortedError
+
+        self.routes[method, path] = route
+
     def submits(self) -> list[Request]:
         """Give the submits that were meant."""
         return [r for r in self.asked("POST", "/v1/jobs") if "dry_run" not in r.query]
@@ -123,7 +131,11 @@ def _handler(api: TinyApi) -> type[BaseHTTPRequestHandler]:
                 headers={key.lower(): value for key, value in self.headers.items()},
                 body=self.rfile.read(size),
             )
-            status, data = api.answer(request)
+            try:
+                status, data = api.answer(request)
+            except ConnectionAbortedError:
+                self.close_connection = True
+                return
             body = data if isinstance(data, bytes) else json.dumps(data).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))

@@ -26,8 +26,12 @@ _SOCKET_ROOM = 40  # a unix socket's path has 107 bytes, Ray needs about 65 of t
 
 
 def new_state() -> LocalState:
-    """Give the state of a cluster that was never started."""
-    return LocalState(instance=secrets.token_hex(6), token=secrets.token_hex(16))
+    """Give the state of a cluster that was never started.
+
+    Ray reads its token once per process, so a process that has one keeps to it.
+    """
+    token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(16)
+    return LocalState(instance=secrets.token_hex(6), token=token)
 
 
 def head_lives(state: LocalState) -> bool:
@@ -64,7 +68,6 @@ def start_head(state: LocalState, *, folder: Path) -> LocalState:
                 remedy=f"Read {folder / 'ray-start.log'}; is there memory, and room in /dev/shm?",
             )
         pause.wait(_POLL_S)
-    threading.Thread(target=process.wait, daemon=True).start()  # the starter leaves no zombie
     return started
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def spawn(
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **extra, NODE_MARK: mark, NODE_DIR: str(folder)}
     with (folder / "ray-start.log").open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=folder,
             env=environment,
@@ -89,6 +90,8 @@ def spawn(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    threading.Thread(target=process.wait, daemon=True).start()  # it leaves no zombie
+    return process
 
 
 def last_output(folder: Path) -> str:

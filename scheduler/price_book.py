@@ -15,8 +15,6 @@ from cluster.flavors import Flavor
 from cluster.prices import Price, PriceSource
 from scheduler.windows import PriceWindow, applies, next_edge_us, open_at
 
-_FULL = 100
-
 
 class PriceBook:
     """Prices by flavor name, windows applied. Pure in its arguments; it only remembers edges.
@@ -49,14 +47,10 @@ class PriceBook:
     def at(self, flavor: str, at_us: int) -> Price:
         """Give the price at an instant; its ``source`` names the window that made it."""
         base = self._source.base(flavor, at_us)
-        percent, name = self._tracks[flavor].at(at_us)
+        usd_nanos, name = under(self._tracks[flavor].at(at_us), base.usd_nanos_per_hour)
         if not name:
             return base
-        return replace(
-            base,
-            usd_nanos_per_hour=scaled(base.usd_nanos_per_hour, percent=percent),
-            source=f"{base.source}, window {name}",
-        )
+        return replace(base, usd_nanos_per_hour=usd_nanos, source=f"{base.source}, window {name}")
 
     def next_change_us(self, flavor: str, after_us: int) -> int | None:
         """Give the next instant at which ``at`` may answer differently, None when never.
@@ -82,7 +76,7 @@ class PriceBook:
         last = self.at(flavor, from_us).usd_nanos_per_hour
         for at_us in instants:
             base = self._source.base(flavor, at_us if self._known_ahead else from_us)
-            price = scaled(base.usd_nanos_per_hour, percent=track.at(at_us)[0])
+            price, _ = under(track.at(at_us), base.usd_nanos_per_hour)
             if price != last:
                 steps.append((at_us, price))
                 last = price
@@ -103,7 +97,7 @@ class PriceBook:
 
 
 class _Track:
-    """The windows of one flavor as steps of (percent, name of the window).
+    """The windows of one flavor as steps: which of them are open.
 
     ``_from_us`` ascends; ``_steps[i]`` holds from ``_from_us[i]`` until the next entry, the last
     one until ``_until_us`` (None: for ever). It is extended as later instants are asked for and
@@ -113,13 +107,13 @@ class _Track:
     def __init__(self, windows: tuple[PriceWindow, ...]) -> None:
         self.windows = windows
         self._from_us: list[int] = []
-        self._steps: list[tuple[int, str]] = []
+        self._steps: list[tuple[PriceWindow, ...]] = []
         self._until_us: int | None = 0
 
-    def at(self, at_us: int) -> tuple[int, str]:
-        """Give the lowest percentage of an open window and its name, (100, "") when none is."""
+    def at(self, at_us: int) -> tuple[PriceWindow, ...]:
+        """Give the windows that are open at an instant."""
         if not self.windows:
-            return _FULL, ""
+            return ()
         self._reach(at_us)
         return self._steps[bisect_right(self._from_us, at_us) - 1]
 
@@ -147,13 +141,27 @@ class _Track:
         while self._until_us is not None and self._until_us <= at_us:
             edge = self._until_us
             self._from_us.append(edge)
-            self._steps.append(self._lowest(edge))
+            self._steps.append(tuple(w for w in self.windows if open_at(w, edge)))
             nexts = [next_edge_us(window, edge) for window in self.windows]
             self._until_us = min((one for one in nexts if one is not None), default=None)
 
-    def _lowest(self, at_us: int) -> tuple[int, str]:
-        opened = [(w.price_percent, w.name) for w in self.windows if open_at(w, at_us)]
-        return min(opened, default=(_FULL, ""))
+
+def under(windows: tuple[PriceWindow, ...], base_usd_nanos: int) -> tuple[int, str]:
+    """Give the lowest price that open windows make of a base price and the name of that window.
+
+    Returns:
+        Nano-dollars per node-hour and the name; (the base price, "") when none is open.
+    """
+    prices = [
+        (
+            scaled(base_usd_nanos, percent=window.price_percent)
+            if window.tariff_usd_nanos_per_hour is None
+            else window.tariff_usd_nanos_per_hour,
+            window.name,
+        )
+        for window in windows
+    ]
+    return min(prices, default=(base_usd_nanos, ""))
 
 
 def scaled(usd_nanos: int, *, percent: int) -> int:

@@ -175,7 +175,8 @@ def _with_list_price(capacity: Capacity, *, among: Iterable[Capacity]) -> Capaci
 
 
 def _window(given: WindowIn) -> PriceWindow:
-    return given.window()
+    usd = given.price_usd_per_hour
+    return replace(given.window(), tariff_usd_nanos_per_hour=None if usd is None else nanos(usd))
 
 
 def _jobs_of(path: Path) -> tuple[JobIn, ...]:

@@ -194,6 +194,14 @@ class WindowIn(WindowSettings):
     price_percent: int = Field(default=100, ge=0, le=1_000)
     price_usd_per_hour: Usd | None = None
 
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        named = {"price_percent", "price_usd_per_hour"} & self.model_fields_set
+        if len(named) != 1:
+            msg = "give price_percent or price_usd_per_hour, one of them"
+            raise ValueError(msg)
+        return self
+
 
 Jobs = Annotated[
     Annotated[tuple[JobIn, ...], Tag("~value")] | Annotated[FileIn, Tag("~file")],

@@ -27,7 +27,7 @@ class PriceWindow:
     """A flavor filter, a schedule and what the price becomes inside it.
 
     ``start`` and ``end`` are seconds after local midnight; ``end <= start`` runs over midnight.
-    ``price_percent`` multiplies the base price (60 = 40 % cheaper).
+    ``price_percent`` multiplies the base price (60 = 40 % cheaper); a tariff replaces it.
     """
 
     name: str
@@ -40,6 +40,7 @@ class PriceWindow:
     accelerators: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
     price_percent: int = 100
+    tariff_usd_nanos_per_hour: int | None = None  # per node; instead of the percentage
     rests_on: str = "tariff"  # tariff | reserved-idle | chargeback | availability
 
 

@@ -131,6 +131,17 @@ def test_a_window_makes_capacity_cheaper(write: Any) -> None:
     assert half == pytest.approx(full / 2, abs=1e-6)
 
 
+def test_a_window_may_name_a_tariff(write: Any) -> None:
+    """A price in dollars replaces the base price while it is open."""
+    window = {"name": "night", "start": "00:00", "end": "24:00", "price_usd_per_hour": 0.25}
+    jobs = [{"name": "a", "work_s": 600, "markets": ["spot"]}]
+    full = simulate_file(write(jobs=jobs))["cost_usd"]
+    tariff = simulate_file(write(jobs=jobs, price_windows=[window]))["cost_usd"]
+    assert tariff == pytest.approx(full / 4, abs=1e-6)
+    with pytest.raises(FileFormatError, match="one of them"):
+        simulate_file(write(price_windows=[window | {"price_percent": 10}]))
+
+
 def test_a_probe_world_works_too(write: Any) -> None:
     """Only launching tells, and refusals cost their boot."""
     figures = simulate_file(write(observation="probe"))

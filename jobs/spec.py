@@ -20,6 +20,12 @@ from jobs.errors import SpecError
 
 NANOS_PER_USD = 1_000_000_000
 
+Label = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Text on one line, for tables, tags and exports."""
+
+Argument = Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*$")]
+"""Text that a process can be given."""
+
 
 class Market(StrEnum):
     """How capacity is bought."""
@@ -39,10 +45,10 @@ class JobSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     version: Literal[1] = 1
-    script: str = Field(default="", description="path of the training script inside the archive")
-    name: str = Field(default="", description="defaults to the script's stem")
-    args: tuple[str, ...] = ()
-    env: Mapping[str, str] = Field(default_factory=dict)
+    script: Label = Field(default="", description="path of the training script inside the archive")
+    name: Label = Field(default="", description="defaults to the script's stem")
+    args: tuple[Argument, ...] = ()
+    env: Mapping[Label, Argument] = Field(default_factory=dict)
     code: str = Field(default="", description="BLAKE3 of the code archive; the client fills it in")
 
     nodes: int = Field(default=1, ge=1, le=10_000, description="nodes of the gang")
@@ -73,9 +79,9 @@ class JobSpec(BaseModel):
     )
     checkpoint_gb: Decimal = Field(default=Decimal(0), ge=0)
 
-    budget_usd: Decimal | None = Field(default=None, gt=0)
-    team: str = "default"
-    tags: Mapping[str, str] = Field(default_factory=dict)
+    budget_usd: Decimal | None = Field(default=None, gt=0, le=1_000_000_000)
+    team: Label = "default"
+    tags: Mapping[Label, Label] = Field(default_factory=dict)
     priority: int = Field(default=0, ge=-1_000, le=1_000)
     max_failures: int = Field(default=0, ge=0, le=100, description="retries of the user's errors")
     max_runtime: DurationMs | None = None

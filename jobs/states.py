@@ -65,6 +65,7 @@ JOB_EDGES: frozenset[tuple[JobState, JobState]] = frozenset(
         (_J.ADMITTED, _J.RUNNING),  # the attempt worker is up on every node of the gang
         (_J.ADMITTED, _J.QUEUED),  # a node failed to launch or died before the worker was up
         (_J.ADMITTED, _J.FAILED),  # the script could not even be started (user's error)
+        (_J.ADMITTED, _J.SUCCEEDED),  # drained before we heard of its start, and it finished
         (_J.ADMITTED, _J.CANCELLED),  # cancelled while its nodes were booting
         (_J.RUNNING, _J.QUEUED),  # eviction, preemption, pause, or a failure that may be retried
         (_J.RUNNING, _J.SUCCEEDED),  # every rank left with exit code 0

@@ -21,7 +21,7 @@ _LIVE = ("leased", "starting", "restoring", "training", "draining")
 _LEGAL: dict[str, dict[str, set[str]]] = {
     "jobs": {
         "queued": {"admitted", "cancelled"},
-        "admitted": {"running", "queued", "failed", "cancelled"},
+        "admitted": {"running", "queued", "succeeded", "failed", "cancelled"},
         "running": {"queued", "succeeded", "failed", "cancelled"},
     },
     "attempts": {

@@ -45,8 +45,6 @@ def attempt_steps(history: History, attempt_id: str) -> list[Step]:
     """What may happen to a live attempt now, up to its end with the job's requeue or end."""
     row = history.state.attempts[attempt_id]
     follow = [to for old, to in sorted(ATTEMPT_EDGES) if old is row.state]
-    if row.started_us is None:  # its job is admitted still, and that leads to no success
-        follow = [to for to in follow if to is not AttemptState.SUCCEEDED]
     steps: list[Step] = [
         partial(history.move, attempt_id, to) for to in follow if to not in ATTEMPT_ENDS
     ]

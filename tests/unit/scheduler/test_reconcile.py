@@ -198,3 +198,16 @@ def test_an_ended_attempt_cannot_move_the_restore_point() -> None:
     bench.notice(20, nt.NodeLost, node_id="n1", noticed=False)
     assert bench.committed(21, attempt, step=50, snap_s=20) == 0
     assert bench.state.jobs["a"].restore_point is None
+
+
+def test_a_drain_before_the_start_was_heard_of_may_still_end_well() -> None:
+    """Notice, then the end with exit code 0, and never a word that the workers were up."""
+    bench = Bench()
+    bench.job(0)
+    bench.node(0)
+    attempt = bench.lease(0)
+    bench.notice(1, nt.NodeJoined, node_id="n1", address="x")
+    bench.notice(2, nt.EvictionNoticed, node_id="n1", deadline_us=60 * S)
+    assert bench.state.attempts[attempt].state is AttemptState.DRAINING
+    bench.over(9, attempt, nt.Outcome.SUCCEEDED, exit_code=0)
+    assert bench.state.jobs["a"].state is JobState.SUCCEEDED

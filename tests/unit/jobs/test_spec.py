@@ -15,14 +15,15 @@ from jobs.errors import SpecError
 from jobs.spec import JobSpec, Market, parse_spec
 from tests.builders import START_US, a_job
 
-WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12)
+ARGUMENTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 SECONDS = st.integers(0, MAX_MS // 1_000)
 ZONES = st.integers(-14, 14).map(lambda hours: timezone(timedelta(hours=hours)))
 SPECS = st.builds(
     JobSpec,
     script=WORDS,
-    args=st.lists(WORDS, max_size=3).map(tuple),
-    env=st.dictionaries(WORDS, WORDS, max_size=3),
+    args=st.lists(ARGUMENTS, max_size=3).map(tuple),
+    env=st.dictionaries(WORDS, ARGUMENTS, max_size=3),
     nodes=st.integers(1, 10_000),
     gpus=st.one_of(
         st.integers(0, 1_000).map(lambda milli: Decimal(milli) / 1_000),
@@ -109,3 +110,19 @@ def test_a_budget_is_exact() -> None:
     """Dollars become integer nanos without a float in between."""
     assert a_job().asking(budget_usd="0.1").spec().budget_nanos == 100_000_000
     assert a_job().spec().budget_nanos is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"team": "a\0b"},
+        {"name": "two\nlines"},
+        {"tags": {"k": "\x1b[31m"}},
+        {"args": ["\0"]},
+        {"budget_usd": "1e300"},
+    ],
+)
+def test_text_that_would_break_a_table_or_a_process_is_refused(data: dict[str, object]) -> None:
+    """No control characters in labels, no NUL in arguments, no sum beyond the ledger."""
+    with pytest.raises(SpecError):
+        parse_spec({"script": "t.py", **data})

@@ -6,27 +6,39 @@ from itertools import islice
 from typing import Any
 
 from jobs.codec import to_data
+from jobs.errors import ConflictError
 from jobs.events import Record
 from jobs.state import State
 from jobs.store import JobStore
 from scheduler.audit import Books, Finding, audit, audit_state
 from scheduler.audit_fold import Fold
 
+_TRIES = 5
 _TABLES = ("jobs", "attempts", "leases", "nodes", "flavors")
 
 
 def audit_store(store: JobStore) -> list[Finding]:
     """Audit everything that a store holds; an empty list is a clean audit.
 
+    A leader may be writing meanwhile: the books are read again until nothing was added to them.
+
     Raises:
         UnreachableError: the database is away.
+        ConflictError: it never held still.
     """
-    books = Books(
-        records=(to_data(record) for record in store.records()),
-        rows=rows_of(store.load()),
-        entries=(to_data(entry) for entry in store.entries()),
+    for _ in range(_TRIES):
+        seq = store.last_seq()
+        books = Books(
+            records=[to_data(record) for record in store.records()],
+            rows=rows_of(store.load()),
+            entries=[to_data(entry) for entry in store.entries()],
+        )
+        if store.last_seq() == seq:
+            return audit(books)
+    raise ConflictError(
+        "The database changes faster than it can be read.",
+        remedy="Audit at a calmer time, or stop the server meanwhile.",
     )
-    return audit(books)
 
 
 def rows_of(state: State) -> dict[str, dict[str, Any]]:

@@ -44,7 +44,9 @@ class AttemptWorker:
     def __init__(self, order: WorkerOrder, *, scratch: Path) -> None:
         """Connect to the agent; ``scratch`` is a folder of this node's own disk."""
         self._order = order
-        self._folder = scratch / "attempts" / order.attempt_id.replace("/", "-")
+        # With the index: several nodes may share one machine, and then its disk.
+        name = f"{order.attempt_id.replace('/', '-')}-{order.index}"
+        self._folder = scratch / "attempts" / name
         self._cache = scratch / "code"
         self._inbox: queue.Queue[FromAgent] = queue.Queue()
         self._children: dict[int, Child] = {}

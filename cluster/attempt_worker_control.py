@@ -54,9 +54,10 @@ class ControlServer:
 
     def close(self) -> None:
         """Hang up."""
+        for one in (self._listener, *self._links.values()):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)  # a mere close would not wake their threads
         self._listener.close()
-        for link in list(self._links.values()):
-            link.close()
         self.path.unlink(missing_ok=True)
 
     def _accept(self) -> None:

@@ -52,7 +52,7 @@ class ProcessLauncher:
 
     def sweep(self, keep: Sequence[str]) -> None:
         """End all but these."""
-        for attempt_id in set(self.processes) - set(keep):
+        for attempt_id in sorted(set(self.processes) - set(keep)):
             self.end(attempt_id)
 
     def close(self) -> None:

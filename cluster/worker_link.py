@@ -75,12 +75,12 @@ class WorkerServer:
 
     def close(self) -> None:
         """Hang up; workers try to come back."""
-        self._listener.close()
         with self._lock:
             links = list(self._links.values())
-        for link in links:
+        for one in (self._listener, *links):
             with suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
+                one.shutdown(socket.SHUT_RDWR)  # a mere close would not wake their threads
+        self._listener.close()
 
     def _accept(self) -> None:
         with suppress(OSError):  # closed

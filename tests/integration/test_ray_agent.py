@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import textwrap
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -21,6 +22,9 @@ from cluster.notices import (
 )
 from cluster.processes import marked
 from cluster.providers.local_state import load_state
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import AgentProcess, TinyServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -58,7 +62,9 @@ def weights(log: str) -> str:
     return log.strip().splitlines()[-1]
 
 
-def test_a_script_runs_on_a_node_and_its_output_comes_back(server, agent) -> None:
+def test_a_script_runs_on_a_node_and_its_output_comes_back(
+    server: TinyServer, agent: AgentProcess
+) -> None:
     """The happy path: launch, start, exit code 0, all output at the server."""
     nodes = server.joined("n1")
     spec = server.spec("import os\nprint('hello from', os.environ['RANK'])\n", gpus=1)
@@ -69,7 +75,9 @@ def test_a_script_runs_on_a_node_and_its_output_comes_back(server, agent) -> Non
     server.wait_for(lambda: "hello from 0\n" in server.log("hello/1"), limit_s=10)
 
 
-def test_a_failing_script_is_told_with_its_last_words(server, agent) -> None:
+def test_a_failing_script_is_told_with_its_last_words(
+    server: TinyServer, agent: AgentProcess
+) -> None:
     """Exit code and traceback reach the server."""
     nodes = server.joined("n1")
     server.start("bad/1", spec=server.spec("raise SystemExit('no data')\n", gpus=1), nodes=nodes)
@@ -77,14 +85,10 @@ def test_a_failing_script_is_told_with_its_last_words(server, agent) -> None:
     assert (over.outcome, over.exit_code, over.detail) == (Outcome.FAILED, 1, "no data")
 
 
-def test_the_users_own_packages_win_in_training(server, agent) -> None:
+def test_the_users_own_packages_win_in_training(server: TinyServer, agent: AgentProcess) -> None:
     """A repository with its own scheduler.py, jobs/ and cluster/ trains unharmed."""
-    probe = "\n".join(
-        [
-            "import cluster, jobs, scheduler",
-            "print('own', scheduler.OWN, jobs.OWN, cluster.OWN, flush=True)",
-        ]
-    )
+    said = "print('own', scheduler.OWN, jobs.OWN, cluster.OWN, flush=True)"
+    probe = f"import cluster, jobs, scheduler\n{said}"
     files = {
         "src/train.py": probe + training(),
         "scheduler.py": "OWN = 1\n",
@@ -100,7 +104,7 @@ def test_the_users_own_packages_win_in_training(server, agent) -> None:
     assert server.commits("own/1")[-1].step == 3
 
 
-def test_a_gang_of_two_nodes_trains_together(server, agent) -> None:
+def test_a_gang_of_two_nodes_trains_together(server: TinyServer, agent: AgentProcess) -> None:
     """Ranks on two nodes meet by gloo, take the same steps and end with equal weights."""
     nodes = server.joined("n1", "n2")
     spec = server.spec(training(gang=True), gpus=1, nodes=2, args=("5", "0"))
@@ -111,8 +115,8 @@ def test_a_gang_of_two_nodes_trains_together(server, agent) -> None:
     assert weights(server.log("gang/1", 0)) == weights(server.log("gang/1", 1))
 
 
-def test_training_goes_on_without_server_and_agent(server, agent) -> None:
-    """kill -9 of the agent while the server is away: the attempt ends once, nothing is lost."""
+def test_training_goes_on_without_server_and_agent(server: TinyServer, agent: AgentProcess) -> None:
+    """Kill -9 of the agent while the server is away: the attempt ends once, nothing is lost."""
     spec = server.spec(training(), gpus=1, args=("60", "0.1"))
     server.start("long/1", spec=spec, nodes=server.joined("n1"))
     server.wait_for(lambda: server.of(TrainingBegan, attempt_id="long/1"))
@@ -129,7 +133,7 @@ def test_training_goes_on_without_server_and_agent(server, agent) -> None:
     assert len(steps) == 60
 
 
-def test_an_eviction_with_notice_loses_no_step(server, agent) -> None:
+def test_an_eviction_with_notice_loses_no_step(server: TinyServer, agent: AgentProcess) -> None:
     """The drain needs no word of the server; the next attempt goes on at the saved step."""
     spec = server.spec(training(), gpus=1, args=("100", "0.1"))
     server.start("moved/1", spec=spec, nodes=server.joined("n1"))
@@ -152,13 +156,16 @@ def test_an_eviction_with_notice_loses_no_step(server, agent) -> None:
     assert server.over("moved/2").outcome is Outcome.STOPPED
 
 
-def test_a_raylet_killed_from_outside_takes_the_whole_node(server, agent) -> None:
+def test_a_raylet_killed_from_outside_takes_the_whole_node(
+    server: TinyServer, agent: AgentProcess
+) -> None:
     """Noticed within two seconds; a gang's survivors are killed; no orphan trains on."""
     nodes = server.joined("n2", "n3")
     spec = server.spec(training(gang=True), gpus=1, nodes=2, args=("1000", "0.1"))
     server.start("killed/1", spec=spec, nodes=nodes)
     server.wait_for(lambda: server.of(Progressed, attempt_id="killed/1"))
     state = load_state(agent.home / "cluster" / "local.json")
+    assert state is not None
     record = state.nodes["n3"]
     children = [p for p in marked(state.mark("n3")) if "LOWTIDE_ATTEMPT_ID" in p.environ()]
     assert children
@@ -174,10 +181,11 @@ def test_a_raylet_killed_from_outside_takes_the_whole_node(server, agent) -> Non
         assert not left
 
 
-def test_a_released_node_is_gone(server, agent) -> None:
+def test_a_released_node_is_gone(server: TinyServer, agent: AgentProcess) -> None:
     """Release ends every process of a node."""
     server.joined("n2")
     server.release("n2")
     server.wait_for(lambda: server.of(NodeReleased, node_id="n2"))
     state = load_state(agent.home / "cluster" / "local.json")
+    assert state is not None
     assert not marked(state.mark("n2"))

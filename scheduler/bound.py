@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-_CELLS = 50_000_000  # slots x work x flavors that one bound may look at: about 0.3 s
+_CELLS = 100_000_000  # slots x work x flavors that one bound may look at: about 0.5 s
 _ROUND_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1_800, 3_600)
 _RECURS_US = 14 * 86_400 * US_PER_S  # windows recur for ever: look this far past the last change
 _SAFE, _FLOORS_USD = 1 - 1e-9, 1e-7  # floats; bills are floors of each stretch at a price
@@ -98,7 +98,7 @@ def single_job(scenario: Scenario, arrival: Arrival, *, book: PriceBook) -> Boun
         boots_us = max((c.flavor.boot_ms for c in usable), default=0) * US_PER_MS
         end_us = max(last_change_us(scenario), arrival.at_us) + longest_us + boots_us
     span = (arrival.at_us - scenario.start_us, end_us - scenario.start_us)
-    slot_us = choose_slot_us(spec, usable, span=span)
+    slot_us = choose_slot_us(spec, usable, start_us=scenario.start_us, span=span)
     edges = _edges(scenario.start_us, arrival.at_us, end_us, slot_us)
     places = [_places(c, spec, edges, slot_us, book) for c in usable]
     usd = cheapest(places, work=(spec.work or 0) * US_PER_MS // slot_us, slots=len(edges) - 1)
@@ -129,13 +129,16 @@ def _places(
     )
 
 
-def choose_slot_us(spec: JobSpec, usable: Iterable[Capacity], *, span: tuple[int, int]) -> int:
+def choose_slot_us(
+    spec: JobSpec, usable: Iterable[Capacity], *, start_us: int, span: tuple[int, int]
+) -> int:
     """Pick the slot that rounds span, work, changeovers and trace steps least, in the budget."""
     flavors = list(usable)
     work_us = max(1, (spec.work or 0) * US_PER_MS)
     lengths = [(c.flavor.boot_ms + spec.setup) * US_PER_MS for c in flavors]
     lengths += [length + spec.restore * US_PER_MS for length in lengths]
-    steps = [step for c in flavors for step in _step_lengths(c)]
+    within = (start_us + span[0], start_us + span[1])
+    steps = [step for c in flavors for step in _steps(c, span=within)]
 
     def cells(slot_us: int) -> int:
         slots, work = (span[1] - span[0]) // slot_us + 2, work_us // slot_us + 1
@@ -144,11 +147,16 @@ def choose_slot_us(spec: JobSpec, usable: Iterable[Capacity], *, span: tuple[int
     def loss(slot_us: int) -> float:
         rounded = sum(length % slot_us for length in (work_us, span[0], *lengths))
         rounded += -span[1] % slot_us
-        blurred = sum(slot_us for step in steps if step % slot_us)
+        blurred = sum(slot_us * weight for step, weight in steps if step % slot_us)
         return (rounded + blurred) / work_us
 
     candidates = {s * US_PER_S for s in _ROUND_S}
-    candidates |= {step // k for step in [*steps, *lengths] for k in range(1, 6) if step % k == 0}
+    candidates |= {
+        step // k
+        for step in [*(step for step, _ in steps), *lengths]
+        for k in range(1, 6)
+        if step % k == 0
+    }
     fitting = [slot for slot in candidates if slot > 0 and cells(slot) <= _CELLS]
     coarsest = 3_600 * US_PER_S
     while cells(coarsest) > _CELLS:
@@ -156,13 +164,18 @@ def choose_slot_us(spec: JobSpec, usable: Iterable[Capacity], *, span: tuple[int
     return min(fitting or [coarsest], key=lambda slot: (round(loss(slot), 3), -slot))
 
 
-def _step_lengths(capacity: Capacity) -> set[int]:
-    """Give the longest step on which all changes of each series lie."""
-    found: set[int] = set()
-    for series in (capacity.limits, capacity.prices):
+def _steps(capacity: Capacity, *, span: tuple[int, int]) -> list[tuple[int, float]]:
+    """Give the longest step on which all changes of each series lie, and what blurring costs.
+
+    The second number is how many slots of work a slot that is no divisor of the step may give
+    away: a part of one for each change in the span.
+    """
+    found: list[tuple[int, float]] = []
+    for series, weight in ((capacity.limits, 0.25), (capacity.prices, 0.02)):
         if series is not None and len(series.from_us) > 1:
-            gaps = np.diff(np.array(series.from_us, dtype=np.int64))
-            found.add(int(np.gcd.reduce(gaps)))
+            times = np.array(series.from_us, dtype=np.int64)
+            first, last = np.searchsorted(times, span)
+            found.append((int(np.gcd.reduce(np.diff(times))), weight * float(last - first)))
     return found
 
 

@@ -8,7 +8,9 @@ is lost while the agent is away, and everything may be said twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from jobs.codec import decode, encode
 from jobs.spec import JobSpec
@@ -155,6 +157,9 @@ class Bye:
 News = Said | Exited | Unable
 FromWorker = Hello | Beat | Said | Exited | Unable | Output
 FromAgent = Go | Drain | Stop | Ack | Kept | Bye
+# A line without a kind must not pass for the first message that has no fields.
+_FROM_WORKER = Annotated[FromWorker, Field(discriminator="kind")]
+_FROM_AGENT = Annotated[FromAgent, Field(discriminator="kind")]
 
 
 def to_line(message: FromWorker | FromAgent) -> bytes:
@@ -168,7 +173,7 @@ def from_worker(line: bytes) -> FromWorker:
     Raises:
         pydantic.ValidationError: it is none.
     """
-    message: FromWorker = decode(line, into=FromWorker)
+    message: FromWorker = decode(line, into=_FROM_WORKER)
     return message
 
 
@@ -178,5 +183,5 @@ def from_agent(line: bytes) -> FromAgent:
     Raises:
         pydantic.ValidationError: it is none.
     """
-    message: FromAgent = decode(line, into=FromAgent)
+    message: FromAgent = decode(line, into=_FROM_AGENT)
     return message

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 
 import highspy
 import numpy as np
+from highspy._core import _Highs
 
 from jobs.durations import US_PER_MS, US_PER_S
 from jobs.ledger.split import US_PER_HOUR
@@ -188,9 +187,8 @@ class _Program:
         self._upper.append(upper)
 
     def _run(self) -> float | None:
-        with redirect_stdout(StringIO()):  # it prints a banner before it can be told not to
-            solver = highspy.Highs()
-        solver.silent()
+        solver = _Highs()  # highspy.Highs prints a banner on stdout before it can be silenced
+        solver.setOptionValue("output_flag", False)  # noqa: FBT003 - the solver's own signature
         solver.setOptionValue("threads", 1)
         solver.passModel(self._model())
         solver.run()

@@ -22,6 +22,7 @@ from cluster.agent_link import AgentConfig, HttpLink, LiveAttempt, ServerLink, S
 from cluster.agent_logs import LogBook
 from cluster.agent_parts import Parts, build_parts
 from cluster.agent_state import AgentStore
+from cluster.notices import NodeLost, NodeReleased
 from jobs.codec import decode, encode
 from jobs.errors import LowtideError
 
@@ -52,6 +53,8 @@ class Agent:
         self._store = AgentStore(settings.home / "agent.sqlite")
         self._logs = LogBook(settings.home / "logs")
         self._submitted: set[str] = set()
+        # A new one in each life: what an earlier one was shown, this one has not seen.
+        self._life = f"{self._store.identity()}.{os.getpid()}"
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -103,7 +106,7 @@ class Agent:
             return found
         while not self._stopping.is_set():
             # Without notices and with no intent taken: this only asks what we are.
-            reply = self._link.sync(SyncRequest(agent=self._store.identity(), wait_ms=0))
+            reply = self._link.sync(SyncRequest(agent=self._life, wait_ms=0))
             if reply is not None:
                 self._store.put(_CONFIG, encode(reply.config).decode())
                 return reply.config
@@ -111,16 +114,7 @@ class Agent:
         return None
 
     def _sync(self, parts: Parts) -> None:
-        notices = self._store.pending()
-        live = self._store.live()
-        request = SyncRequest(
-            agent=self._store.identity(),
-            notices=notices,
-            attempts=[LiveAttempt(attempt_id=a.attempt_id, token=a.token) for a, _ in live],
-            nodes=parts.node_ids(),
-            wait_ms=0 if notices else _WAIT_MS,
-        )
-        reply = self._link.sync(request)
+        reply = self._link.sync(self._request(parts))
         if reply is None:
             self._stopping.wait(_RETRY_S)
             return
@@ -134,6 +128,21 @@ class Agent:
         if reply.intents and not fresh:
             # The server repeats what is open, at once: breathe, but hear of news from here.
             self._store.wait(_BREATH_S)
+
+    def _request(self, parts: Parts) -> SyncRequest:
+        # In this order: whatever we report as living, the server has heard of, and nothing whose
+        # end is in these very notices is reported as living.
+        nodes = parts.driver.node_ids()
+        notices = self._store.pending()
+        gone = {n.node_id for n in notices if isinstance(n, NodeLost | NodeReleased)}
+        live = self._store.live()
+        return SyncRequest(
+            agent=self._life,
+            notices=notices,
+            attempts=[LiveAttempt(attempt_id=a.attempt_id, token=a.token) for a, _ in live],
+            nodes=[node_id for node_id in nodes if node_id not in gone],
+            wait_ms=0 if notices else _WAIT_MS,
+        )
 
     def _forward_logs(self) -> None:
         while not self._stopping.is_set():

@@ -19,6 +19,7 @@ from jobs.errors import AuthError, LowtideError
 
 _TIMEOUT_S = 10.0
 _REFUSED = frozenset({401, 403})
+_FATAL = frozenset({404, 422})  # an unknown cluster, another version: trying again is no use
 _UNWANTED = frozenset({404, 409, 410, 422})
 
 
@@ -136,7 +137,18 @@ class HttpLink:
             )
         if what == "logs" and answer.status_code in _UNWANTED:
             return {}
+        if answer.status_code in _FATAL:
+            raise _refusal(answer)
         if not answer.is_success:
             return None
         found: dict[str, Any] = answer.json()
         return found
+
+
+def _refusal(answer: httpx.Response) -> LowtideError:
+    try:
+        problem = answer.json()
+        cause, remedy = str(problem["cause"]), str(problem["remedy"])
+    except (ValueError, KeyError, TypeError):
+        cause, remedy = f"The server answered {answer.status_code}.", "Check --server."
+    return LowtideError(cause, remedy=remedy)

@@ -35,9 +35,6 @@ class Nodes(NodeProvider, Protocol):
     def driver_ip(self) -> str:
         """Of the node whose raylet this agent attaches to."""
 
-    def node_ids(self) -> list[str]:
-        """Give the nodes that are up or coming."""
-
 
 @dataclass(slots=True, kw_only=True)
 class Parts:
@@ -48,10 +45,6 @@ class Parts:
     launcher: WorkerLauncher
     workers: WorkerServer
     flavors: dict[str, Flavor]
-
-    def node_ids(self) -> list[str]:
-        """Give the nodes that are up or coming."""
-        return self.provider.node_ids()
 
     def update(self, config: AgentConfig) -> None:
         """Take over changed flavors; everything else needs a new agent."""

@@ -25,7 +25,17 @@ from cluster.intents import (
     StopAttempt,
 )
 from cluster.lifecycle import launch_failed
-from cluster.notices import AttemptOver, EvictionNoticed, NodeLost, NodeReleased, Notice, Outcome
+from cluster.notices import (
+    AttemptOver,
+    EvictionNoticed,
+    LaunchFailed,
+    NodeBooted,
+    NodeJoined,
+    NodeLost,
+    NodeReleased,
+    Notice,
+    Outcome,
+)
 from cluster.provider import NodeProvider
 from cluster.ray_driver_gangs import Gangs
 from cluster.worker_link import Heard
@@ -90,6 +100,7 @@ class RayDriver:
         self._events = events
         self._taken: set[str] = set()
         self._polled_us = 0
+        self._nodes: dict[str, None] = {}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="driver", daemon=True)
         self.failure: BaseException | None = None
@@ -99,6 +110,10 @@ class RayDriver:
         """Take up the attempts of an earlier life and begin."""
         self._gangs.resume()
         self._thread.start()
+
+    def node_ids(self) -> list[str]:
+        """Give the nodes that were told of and are not gone, oldest first. Any thread."""
+        return list(self._nodes)
 
     def submit(self, intent: Intent) -> None:
         """Take an intent once per life; what it calls for is only done where it is missing."""
@@ -186,7 +201,18 @@ class RayDriver:
         self._polled_us = monotonic_us()
         for notice in self._provider.poll():
             self._store.post(notice)
+            self._count(notice)
             self._reflex(notice)
+
+    def _count(self, notice: Notice) -> None:
+        # After its notice is kept: a node that the server never heard of would be released.
+        match notice:
+            case NodeBooted(node_id=node_id) | NodeJoined(node_id=node_id):
+                self._nodes[node_id] = None
+            case NodeLost() | NodeReleased() | LaunchFailed():
+                self._nodes.pop(notice.node_id, None)
+            case _:
+                pass
 
     def _reflex(self, notice: Notice) -> None:
         """Act on what concerns running gangs at once; the server hears of it as well."""

@@ -19,7 +19,6 @@ from jobs.codec import decode, encode
 
 NAMESPACE = "lowtide"
 _PREFIX = "attempt:"
-_GROUP_S = 60.0  # nodes were READY when the gang was placed, so this is Ray's own delay
 _THREADS = 8
 
 
@@ -80,8 +79,8 @@ class RayLauncher:
         attempt_id = orders[0].attempt_id
         try:
             ray = self._joined.result()
+            # Nobody waits for the group: its actors do, and the gang's patience bounds it all.
             group = self._group(ray, orders, addresses)
-            ray.get(group.ready(), timeout=_GROUP_S)
             for order in orders:
                 _actor(ray, order, group)
             if attempt_id in self._ended:

@@ -36,7 +36,7 @@ def new_state() -> LocalState:
 
 def head_lives(state: LocalState) -> bool:
     """Whether the head's processes run and its control store answers."""
-    if not state.address or not marked(state.mark(HEAD)):
+    if not state.address or not marked(state.mark(HEAD)) or not _listens(state.address):
         return False
     os.environ.update(ray_environment(state.token))
     return any(node.is_head and node.alive for node in GcsView(state.address).nodes())
@@ -76,6 +76,16 @@ def end_head(state: LocalState) -> None:
     kill_marked(state.mark(HEAD))
     if state.temp_dir:
         shutil.rmtree(state.temp_dir, ignore_errors=True)
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody listens: Ray's client would wait for 5 s where nobody does."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _free_port() -> int:

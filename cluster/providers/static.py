@@ -89,10 +89,6 @@ class StaticProvider:
         """Of the node on which the agent runs."""
         return self._options.driver_ip
 
-    def node_ids(self) -> list[str]:
-        """Give the nodes that are up."""
-        return list(self._up)
-
     def launch(self, node_id: str, *, flavor: Flavor) -> None:
         """Refuse: somebody else decides which nodes there are."""
         text = f"cluster {self._cluster} is static: Lowtide launches no nodes of {flavor.name}"

@@ -11,7 +11,6 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -307,9 +306,3 @@ def agent(server: TinyServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     process = AgentProcess(server, home=tmp_path_factory.mktemp("agent") / "home")
     yield process
     process.end()
-
-
-@pytest.fixture
-def flavor() -> Flavor:
-    """The one flavor there is."""
-    return replace(FLAVOR)

@@ -88,11 +88,12 @@ def _unasked(notice: nt.NodeJoined) -> Iterator[ev.Event]:
 def _launch_failed(
     state: State, node: NodeRow, notice: nt.LaunchFailed, *, cooldown_ms: int
 ) -> Iterator[ev.Event]:
-    failures = state.flavors[node.flavor].launch_failures
-    pause_us = (cooldown_ms << min(failures, 6)) * 1_000
-    yield ev.LaunchBackedOff(
-        at_us=notice.at_us, flavor=node.flavor, until_us=notice.at_us + pause_us
-    )
+    flavor = state.flavors[node.flavor]
+    if flavor.backoff_until_us <= notice.at_us:  # launches that fail together count once
+        pause_us = (cooldown_ms << min(flavor.launch_failures, 6)) * 1_000
+        yield ev.LaunchBackedOff(
+            at_us=notice.at_us, flavor=node.flavor, until_us=notice.at_us + pause_us
+        )
     for attempt in state.holders(node.id):
         yield from end_attempt(
             state,

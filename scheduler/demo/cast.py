@@ -54,7 +54,7 @@ def parts() -> list[Part]:
         Part(
             name="urgent",
             shows="a deadline so tight that only on-demand is sure",
-            options={"deadline": "75s", "work": "40s"},
+            options={"deadline": "80s", "work": "45s"},
             args=_paced(network="mlp", steps=300, seed=4),
         ),
         Part(
@@ -106,9 +106,9 @@ def configuration(home: Path, *, storage: str, now: datetime) -> dict[str, Any]:
                 "name": "here",
                 "provider": "local",
                 "flavors": [
-                    _flavor("a100-spot-east-1a", market="spot", zone="east-1a", nodes=3),
+                    _flavor("a100-spot-east-1a", market="spot", zone="east-1a", nodes=2),
                     _flavor("a100-spot-east-1b", market="spot", zone="east-1b", nodes=2),
-                    _flavor("a100-on-demand", market="on-demand", zone="east-1a", nodes=2),
+                    _flavor("a100-on-demand", market="on-demand", zone="east-1a", nodes=1),
                 ],
             }
         ],
@@ -125,6 +125,7 @@ def configuration(home: Path, *, storage: str, now: datetime) -> dict[str, Any]:
         ],
         "storage": storage,
         "database": f"sqlite:///{home / 'lowtide.db'}",
+        "policy": {"cooldown_ms": 5_000},
         "port": 0,
     }
 

@@ -34,7 +34,7 @@ def _jobs(details: list[dict[str, Any]]) -> Table:
         done = total if job["state"] == "succeeded" else job["step"]
         state = detail["attempts"][-1]["state"] if job["attempt_id"] else job["state"]
         table.add_row(
-            job["id"],
+            job["spec"]["name"],
             Text(state, style=_STYLES.get(job["state"], "")),
             ProgressBar(total=total or 1, completed=done, width=20),
             f"{done}/{total}" if total else "",

@@ -100,11 +100,13 @@ def test_a_failed_launch_backs_off_and_requeues_without_blame() -> None:
     bench = Bench()
     bench.job(0)
     pauses = []
-    for number in (1, 2, 3):
-        bench.node(number, f"n{number}")
-        bench.lease(number, nodes=(f"n{number}",))
-        bench.notice(number, nt.LaunchFailed, node_id=f"n{number}", detail="no capacity")
-        pauses.append(bench.state.flavors["spot"].backoff_until_us - number * S)
+    for number, at_s in enumerate((1, 3, 6)):
+        bench.node(at_s, f"n{number}")
+        bench.node(at_s, f"twin{number}")
+        bench.lease(at_s, nodes=(f"n{number}",))
+        for node in (f"n{number}", f"twin{number}"):  # launches that fail together count once
+            bench.notice(at_s, nt.LaunchFailed, node_id=node, detail="no capacity")
+        pauses.append(bench.state.flavors["spot"].backoff_until_us - at_s * S)
     assert pauses == [S, 2 * S, 4 * S]
     job = bench.state.jobs["a"]
     assert (job.state, job.reason, job.evictions) == (JobState.QUEUED, Reason.LAUNCH_FAILED, 0)

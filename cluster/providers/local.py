@@ -126,6 +126,10 @@ class LocalProvider:
         """Kill every node and the head, by their marks, and remove their folders."""
         destroy_cluster(self._home)
 
+    def node_ids(self) -> list[str]:
+        """Give the nodes that are up or coming."""
+        return [node.id for node in self._state.nodes.values() if not node.gone]
+
     def marks(self) -> Mapping[str, str]:
         """Give the mark of every living node's processes, by node id."""
         living = (node.id for node in self._state.nodes.values() if not node.gone)

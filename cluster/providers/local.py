@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,11 +128,6 @@ class LocalProvider:
     def node_ids(self) -> list[str]:
         """Give the nodes that are up or coming."""
         return [node.id for node in self._state.nodes.values() if not node.gone]
-
-    def marks(self) -> Mapping[str, str]:
-        """Give the mark of every living node's processes, by node id."""
-        living = (node.id for node in self._state.nodes.values() if not node.gone)
-        return {node_id: self._state.mark(node_id) for node_id in living}
 
     def _adopt(self, state: LocalState) -> LocalState:
         """Go on with a living cluster; without its head all its nodes are lost."""

@@ -250,6 +250,7 @@ class FlavorLimited:
     at_us: int
     flavor: str
     limit: int
+    observed: bool = True  # False = from the configuration; any observation is newer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ def apply(state: State, record: ev.Record) -> None:
 
 
 def _move_job(row: JobRow, to: JobState, **changes: object) -> JobRow:
-    check_move(row.state, to, story=repr(row))
+    check_move(row.state, to, story=row)
     at_us = changes["changed_us"]
     assert isinstance(at_us, int)
     if row.state is JobState.QUEUED:
@@ -131,7 +131,7 @@ def _on_leased(state: State, e: ev.AttemptLeased) -> None:
 
 def _on_attempt_moved(state: State, e: ev.AttemptMoved) -> None:
     row = state.attempts[e.attempt_id]
-    check_move(row.state, e.state, story=repr(row))
+    check_move(row.state, e.state, story=row)
     job = state.jobs[row.job_id]
     match e.state:
         case AttemptState.STARTING:
@@ -179,7 +179,7 @@ def _on_committed(state: State, e: ev.CheckpointCommitted) -> None:
 
 def _on_attempt_ended(state: State, e: ev.AttemptEnded) -> None:
     row = state.attempts[e.attempt_id]
-    check_move(row.state, e.state, story=repr(row))
+    check_move(row.state, e.state, story=row)
     state.put_attempt(
         replace(
             row,
@@ -264,7 +264,7 @@ def _on_eviction_requested(state: State, e: ev.EvictionRequested) -> None:
 
 def _moved_node(state: State, node_id: str, to: NodeState, *, at_us: int) -> NodeRow:
     row = state.nodes[node_id]
-    check_move(row.state, to, story=repr(row))
+    check_move(row.state, to, story=row)
     return replace(row, state=to, changed_us=at_us)
 
 
@@ -296,7 +296,9 @@ def _on_priced(state: State, e: ev.FlavorPriced) -> None:
 
 
 def _on_limited(state: State, e: ev.FlavorLimited) -> None:
-    state.put_flavor(replace(state.flavors[e.flavor], limit=e.limit))
+    row = state.flavors[e.flavor]
+    observed_us = e.at_us if e.observed else row.limited_us
+    state.put_flavor(replace(row, limit=e.limit, limited_us=observed_us))
 
 
 def _on_backed_off(state: State, e: ev.LaunchBackedOff) -> None:

@@ -157,6 +157,7 @@ class FlavorRow:
     price_source: str
     priced_us: int
     limit: int  # nodes that can be up now, as far as is known
+    limited_us: int = 0  # when that was observed; 0 = configured, nothing was observed yet
     backoff_until_us: int = 0  # after a failed launch
     launch_failures: int = 0  # in a row
     evictions: int = 0

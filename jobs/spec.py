@@ -49,7 +49,7 @@ class JobSpec(BaseModel):
     name: Label = Field(default="", description="defaults to the script's stem")
     args: tuple[Argument, ...] = ()
     env: Mapping[Label, Argument] = Field(default_factory=dict)
-    code: str = Field(default="", description="BLAKE3 of the code archive; the client fills it in")
+    code: str = Field(default="", description="SHA-256 of the code archive; the client fills it in")
 
     nodes: int = Field(default=1, ge=1, le=10_000, description="nodes of the gang")
     gpus: Decimal = Field(

@@ -112,13 +112,13 @@ NODE_EDGES: frozenset[tuple[NodeState, NodeState]] = frozenset(
 )
 
 
-def check_move(old: StrEnum, new: StrEnum, *, story: str) -> None:
+def check_move(old: StrEnum, new: StrEnum, *, story: object) -> None:
     """Assert that ``old -> new`` is legal.
 
     Args:
         old: the present state.
         new: the state that is wanted, of the same machine.
-        story: the subject's history, put into the message.
+        story: the subject's row, put into the message.
 
     Raises:
         AssertionError: the move is not in the table (a bug of ours).
@@ -129,4 +129,4 @@ def check_move(old: StrEnum, new: StrEnum, *, story: str) -> None:
         NodeState: NODE_EDGES,
     }
     legal = (old, new) in edges[type(old)]
-    assert legal, f"illegal move {old} -> {new}: {story}"
+    assert legal, f"illegal move {old} -> {new}: {story!r}"

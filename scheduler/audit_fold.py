@@ -321,7 +321,7 @@ class Fold:
         yield from ()
 
     def _priced(self, e: Row) -> Told:
-        known = {"limit": 0, "backoff_until_us": 0, "launch_failures": 0}
+        known = {"limit": 0, "limited_us": 0, "backoff_until_us": 0, "launch_failures": 0}
         known |= {"evictions": 0, "exposure_ms": 0, "name": e["flavor"]}
         row = self.rows["flavors"].setdefault(e["flavor"], known)
         names = ("usd_nanos_per_hour", "list_usd_nanos_per_hour", "price_source")
@@ -332,7 +332,10 @@ class Fold:
         steps.append((e["at_us"], e["usd_nanos_per_hour"], e["list_usd_nanos_per_hour"]))
 
     def _limited(self, e: Row) -> Told:
-        self.rows["flavors"][e["flavor"]]["limit"] = e["limit"]
+        row = self.rows["flavors"][e["flavor"]]
+        row["limit"] = e["limit"]
+        if e["observed"]:
+            row["limited_us"] = e["at_us"]
         yield from ()
 
     def _backed_off(self, e: Row) -> Told:

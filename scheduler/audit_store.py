@@ -8,6 +8,7 @@ from typing import Any
 from jobs.codec import to_data
 from jobs.errors import ConflictError
 from jobs.events import Record
+from jobs.hash_chain import broken_links
 from jobs.state import State
 from jobs.store import JobStore
 from scheduler.audit import Books, Finding, audit, audit_state
@@ -33,12 +34,17 @@ def audit_store(store: JobStore) -> list[Finding]:
             rows=rows_of(store.load()),
             entries=[to_data(entry) for entry in store.entries()],
         )
+        links = broken_links(store.chain())
         if store.last_seq() == seq:
-            return audit(books)
+            return [*audit(books), *(_broken(text) for text in links)]
     raise ConflictError(
         "The database changes faster than it can be read.",
         remedy="Audit at a calmer time, or stop the server meanwhile.",
     )
+
+
+def _broken(text: str) -> Finding:
+    return Finding(rule="hash-chain", subject="ledger", detail=text)
 
 
 def rows_of(state: State) -> dict[str, dict[str, Any]]:

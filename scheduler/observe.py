@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cluster.hazard import hazard_per_million_hours
-
 from cluster.flavors import Flavor
+from cluster.hazard import hazard_per_million_hours
 from cluster.offers import Offer
 from jobs import events as ev
 from jobs.rows import FlavorRow, NodeRow
@@ -28,7 +27,9 @@ def price_events(state: State, catalog: Catalog, *, now_us: int) -> Iterator[ev.
         row = state.flavors.get(flavor.name)
         if row is None:
             yield _priced(catalog, flavor.name, now_us)
-            yield ev.FlavorLimited(at_us=now_us, flavor=flavor.name, limit=flavor.max_nodes)
+            yield ev.FlavorLimited(
+                at_us=now_us, flavor=flavor.name, limit=flavor.max_nodes, observed=False
+            )
             continue
         if flavor.name in busy:
             yield from _edges(state, catalog, row, now_us)

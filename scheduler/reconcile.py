@@ -14,7 +14,7 @@ from typing import assert_never
 from cluster import notices as nt
 from jobs import events as ev
 from jobs.reasons import Reason
-from jobs.rows import AttemptRow, JobRow, NodeRow
+from jobs.rows import AttemptRow, FlavorRow, JobRow, NodeRow
 from jobs.state import State
 from jobs.states import AttemptState, NodeState
 from scheduler.endings import end_attempt, is_started
@@ -32,7 +32,7 @@ def reconcile(state: State, notice: nt.Notice, *, cooldown_ms: int) -> Iterator[
             yield from _node_goes(state, notice)
         case nt.CapacitySeen():
             flavor = state.flavors.get(notice.flavor)
-            if flavor is not None and flavor.limit != notice.limit:
+            if flavor is not None and _is_news(flavor, notice):
                 yield ev.FlavorLimited(at_us=notice.at_us, flavor=notice.flavor, limit=notice.limit)
         case (
             nt.WorkersUp()
@@ -47,6 +47,13 @@ def reconcile(state: State, notice: nt.Notice, *, cooldown_ms: int) -> Iterator[
                 yield from _attempt_news(state, attempt, notice)
         case _:
             assert_never(notice)
+
+
+def _is_news(flavor: FlavorRow, notice: nt.CapacitySeen) -> bool:
+    """Whether a level was seen after the one that is known: an old one says nothing."""
+    if notice.at_us == flavor.limited_us:
+        return notice.limit != flavor.limit
+    return notice.at_us > flavor.limited_us
 
 
 # -- nodes ----------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ def simulate(
         raise UnknownSubjectError(
             f"There is no policy '{policy}'.", remedy=f"Name one of: {', '.join(POLICIES)}."
         )
-    settings = PolicySettings(name=policy) if policy else PolicySettings()
+    # A scenario's ``work_s`` is exact, so no margin for an error in it is held back.
+    settings = replace(PolicySettings(margin_percent=0), name=policy or PolicySettings().name)
     return Simulation(scenario, settings=settings, store=store).run()
 
 

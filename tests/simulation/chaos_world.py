@@ -12,7 +12,7 @@ from typing import Any
 from cluster.flavors import Flavor
 from cluster.inbox import Inbox
 from cluster.intents import Intent
-from cluster.notices import CapacitySeen, Notice
+from cluster.notices import Notice
 from cluster.prices import Price, StepSeries
 from cluster.sim_driver import SimDriver
 from jobs.durations import US_PER_S
@@ -106,15 +106,6 @@ class JumpingPrices:
         return self._series[flavor].next_change_us(after_us)
 
 
-def is_level(notice: Notice) -> bool:
-    """Whether a notice tells a level: an old one is wrong, and nobody can tell that it is old.
-
-    The reconciler takes the last `CapacitySeen` that comes for the newest, so here these keep
-    their order and are not repeated. It should compare their times.
-    """
-    return isinstance(notice, CapacitySeen)
-
-
 class Spool(Inbox):
     """An inbox that remembers what came in, and can hold news back for a while."""
 
@@ -130,12 +121,11 @@ class Spool(Inbox):
 
     def shuffle(self, random: Random) -> None:
         """Change the order of what waits, and keep a part of it for later."""
-        drained = self.drain()
-        waiting = [notice for notice in drained if not is_level(notice)]
+        waiting = self.drain()
         random.shuffle(waiting)
         keep = random.randrange(len(waiting) + 1)
         self.late += waiting[:keep]
-        for notice in [*waiting[keep:], *filter(is_level, drained)]:
+        for notice in waiting[keep:]:
             super().post(notice)
 
     def deliver_late(self) -> None:

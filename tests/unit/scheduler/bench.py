@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cluster import notices as nt
 from jobs import events as ev
 from jobs.ledger.entries import Entry
@@ -29,7 +31,7 @@ class Bench:
         self.entries: list[Entry] = []
         self._notices = 0
         self.price(0, price, list_price=list_price)
-        self.emit(0, ev.FlavorLimited(at_us=0, flavor="spot", limit=10))
+        self.emit(0, ev.FlavorLimited(at_us=0, flavor="spot", limit=10, observed=False))
 
     def emit(self, now_s: float, *events: ev.Event) -> None:
         """Record events of one tick."""
@@ -44,7 +46,7 @@ class Bench:
         self.entries += batch.entries
 
     def notice(
-        self, now_s: float, kind: type, /, *, at_s: float | None = None, **facts: object
+        self, now_s: float, kind: type, /, *, at_s: float | None = None, **facts: Any
     ) -> int:
         """Let a notice arrive and give the number of events that it made."""
         self._notices += 1
@@ -152,6 +154,6 @@ class Bench:
             manifest=f"m{step}",
         )
 
-    def over(self, now_s: float, attempt: str, outcome: nt.Outcome, **facts: object) -> int:
+    def over(self, now_s: float, attempt: str, outcome: nt.Outcome, **facts: Any) -> int:
         """Let all processes of an attempt be gone."""
         return self.notice(now_s, nt.AttemptOver, attempt_id=attempt, outcome=outcome, **facts)

@@ -93,7 +93,7 @@ class World:
         )
         self.leads = self.controller.start()
 
-    def ask(self, command: cmd.Command) -> Any:  # noqa: ANN401 - a row of either kind
+    def ask(self, command: cmd.Command) -> Any:
         """Send a command, tick, and give its answer."""
         future = self.mailbox.call(command)
         self.controller.tick()

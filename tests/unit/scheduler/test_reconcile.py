@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cluster import notices as nt
@@ -31,7 +33,7 @@ def test_every_notice_is_idempotent() -> None:
         nt.NodeJoined(id="2", at_us=0, node_id="n1", address="x"),
         nt.WorkersUp(id="3", at_us=0, attempt_id=attempt),
         nt.TrainingBegan(id="4", at_us=0, attempt_id=attempt, step=0, total_steps=100),
-        nt.CapacitySeen(id="5", at_us=0, flavor="spot", limit=10),
+        nt.CapacitySeen(id="5", at_us=0, flavor="nothing", limit=10),
         nt.LaunchFailed(id="6", at_us=0, node_id="n1", detail=""),
         nt.AttemptOver(id="7", at_us=0, attempt_id="gone/1", outcome=nt.Outcome.FAILED),
         nt.NodeLost(id="8", at_us=0, node_id="unknown", noticed=False),
@@ -188,7 +190,7 @@ def test_max_runtime_ends_the_job() -> None:
 def test_a_node_that_nobody_asked_for_is_taken_in() -> None:
     """Somebody else's node joins with its flavor; one of an unknown flavor is left alone."""
     bench = Bench()
-    facts = {"address": "x", "cluster": "c", "gpu_milli": 1_000, "cpus": 4}
+    facts: dict[str, Any] = {"address": "x", "cluster": "c", "gpu_milli": 1_000, "cpus": 4}
     assert bench.notice(1, nt.NodeJoined, node_id="theirs", flavor="spot", **facts) == 2
     assert bench.state.nodes["theirs"].state is NodeState.READY
     assert bench.notice(1, nt.NodeJoined, node_id="odd", flavor="unknown", **facts) == 0
@@ -213,3 +215,15 @@ def test_a_drain_before_the_start_was_heard_of_may_still_end_well() -> None:
     assert bench.state.attempts[attempt].state is AttemptState.DRAINING
     bench.over(9, attempt, nt.Outcome.SUCCEEDED, exit_code=0)
     assert bench.state.jobs["a"].state is JobState.SUCCEEDED
+
+
+def test_an_old_level_never_replaces_a_newer_one() -> None:
+    """Capacity is a level: what was seen earlier says nothing, in whatever order it comes."""
+    bench = Bench()
+    bench.notice(10, nt.CapacitySeen, at_s=10, flavor="spot", limit=3)
+    bench.notice(11, nt.CapacitySeen, at_s=11, flavor="spot", limit=3)
+    assert bench.notice(12, nt.CapacitySeen, at_s=10.5, flavor="spot", limit=0) == 0
+    assert bench.notice(12, nt.CapacitySeen, at_s=11, flavor="spot", limit=3) == 0
+    assert bench.state.flavors["spot"].limit == 3
+    bench.notice(13, nt.CapacitySeen, at_s=12, flavor="spot", limit=1)
+    assert bench.state.flavors["spot"].limit == 1

@@ -25,6 +25,7 @@ from cluster.providers.local_state import LocalNode, LocalState, Stage, load_sta
 from cluster.ray_nodes import NODE_LABEL, GcsView, SeenNode, label
 
 _JOIN_US = 90_000_000
+_AT_ONCE = 2  # raylets that start together: each takes 4 CPU-seconds, and Ray gives up after 30 s
 
 
 class LocalProvider:
@@ -41,6 +42,7 @@ class LocalProvider:
         self._file = home / "local.json"
         self._news: list[Notice] = []
         self._starters: dict[str, subprocess.Popen[bytes]] = {}
+        self._flavors: dict[str, Flavor] = {}  # of nodes launched by this agent
         self._state = self._adopt(load_state(self._file) or new_state())
         self._view = GcsView(self._state.address)
 
@@ -73,17 +75,10 @@ class LocalProvider:
             self._end(node, stage="failed", detail=text)
             return
         self._state = replace(self._state, launched=number)
+        self._flavors[node_id] = flavor
         self._keep(node)  # before the start: what is started is never forgotten
         self._news.append(lifecycle.booted(node_id, at_us=node.launched_us))
-        starter = spawn(
-            node_command(flavor, node_id=node_id, ip=node.ip, address=self.address),
-            mark=self._state.mark(node_id),
-            folder=self._folder(node_id),
-            extra=ray_environment(self._state.token),
-        )
-        self._starters[node_id] = starter
-        since = created_at(starter.pid) or 0.0
-        self._keep(replace(node, session=starter.pid, session_since=since))
+        self._start_waiting()
 
     def release(self, node_id: str) -> None:
         """Kill the node at once; nothing runs on it any more."""
@@ -110,6 +105,7 @@ class LocalProvider:
 
     def poll(self) -> list[Notice]:
         """Look at every living node and give what happened since the last call."""
+        self._start_waiting()
         living = [node for node in self._state.nodes.values() if not node.gone]
         booting = any(node.stage == "booting" for node in living)
         seen = _by_label(self._view.nodes()) if booting else {}
@@ -128,6 +124,28 @@ class LocalProvider:
     def node_ids(self) -> list[str]:
         """Give the nodes that are up or coming."""
         return [node.id for node in self._state.nodes.values() if not node.gone]
+
+    def _start_waiting(self) -> None:
+        """Start raylets in the order of their launch, a few at a time."""
+        booting = [node for node in self._state.nodes.values() if node.stage == "booting"]
+        free = _AT_ONCE - sum(bool(node.session) for node in booting)
+        for node in [node for node in booting if not node.session][: max(0, free)]:
+            self._start(node)
+
+    def _start(self, node: LocalNode) -> None:
+        flavor = self._flavors.get(node.id)
+        if flavor is None:  # launched by an agent that died before it could start the raylet
+            self._end(node, stage="failed", detail="the agent died before it was started")
+            return
+        starter = spawn(
+            node_command(flavor, node_id=node.id, ip=node.ip, address=self.address),
+            mark=self._state.mark(node.id),
+            folder=self._folder(node.id),
+            extra=ray_environment(self._state.token),
+        )
+        self._starters[node.id] = starter
+        since = created_at(starter.pid) or 0.0
+        self._keep(replace(node, session=starter.pid, session_since=since, started_us=now_us()))
 
     def _adopt(self, state: LocalState) -> LocalState:
         """Go on with a living cluster; without its head all its nodes are lost."""
@@ -160,13 +178,14 @@ class LocalProvider:
         elif seen is not None and seen.alive:
             if at_us >= node.launched_us + node.boot_ms * 1_000:
                 self._join(node, seen)
-        elif self._start_failed(node.id) or at_us > node.launched_us + _JOIN_US:
+        elif node.session and self._is_overdue(node, at_us=at_us):
             text = f"its raylet did not start: {last_output(self._folder(node.id))}"
             self._end(node, stage="failed", detail=text)
 
-    def _start_failed(self, node_id: str) -> bool:
-        starter = self._starters.get(node_id)
-        return starter is not None and starter.poll() not in {None, 0}
+    def _is_overdue(self, node: LocalNode, *, at_us: int) -> bool:
+        starter = self._starters.get(node.id)
+        failed = starter is not None and starter.poll() not in {None, 0}
+        return failed or at_us > node.started_us + _JOIN_US
 
     def _join(self, node: LocalNode, seen: SeenNode) -> None:
         raylet = next((p for p in marked(self._state.mark(node.id)) if _is_raylet(p)), None)

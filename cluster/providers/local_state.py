@@ -28,6 +28,7 @@ class LocalNode:
     ip: str = ""
     session: int = 0  # of its processes: the pid of their starter
     session_since: float = 0.0  # when the starter was created
+    started_us: int = 0  # when its raylet was started; launched nodes wait their turn
     ray_id: str = ""
     raylet_pid: int = 0
     raylet_created: float = 0.0  # tells the raylet from a later process with its pid

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
+from cluster.providers.local import destroy_cluster
 from jobs.client import Client
 from jobs.errors import LowtideError
 
@@ -189,6 +190,7 @@ class Installation:
         if server is not None:
             server.send_signal(signal.SIGTERM)
             self._ended(server, 15)
+        destroy_cluster(self.folder / "agents" / "here" / "cluster")
 
     def _ended(self, process: subprocess.Popen[bytes], limit_s: float) -> None:
         try:

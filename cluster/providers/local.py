@@ -138,7 +138,13 @@ class LocalProvider:
             self._end(node, stage="failed", detail="the agent died before it was started")
             return
         starter = spawn(
-            node_command(flavor, node_id=node.id, ip=node.ip, address=self.address),
+            node_command(
+                flavor,
+                node_id=node.id,
+                ip=node.ip,
+                address=self.address,
+                temp_dir=self._temp_dir(node),
+            ),
             mark=self._state.mark(node.id),
             folder=self._folder(node.id),
             extra=ray_environment(self._state.token),
@@ -217,6 +223,7 @@ class LocalProvider:
         self._keep(ended)
         self._news.append(ended.end())
         shutil.rmtree(self._folder(node.id), ignore_errors=True)
+        shutil.rmtree(self._temp_dir(node), ignore_errors=True)
 
     def _keep(self, node: LocalNode) -> None:
         self._state.nodes[node.id] = node
@@ -224,6 +231,9 @@ class LocalProvider:
 
     def _count(self, flavor: str) -> int:
         return sum(n.flavor == flavor and not n.gone for n in self._state.nodes.values())
+
+    def _temp_dir(self, node: LocalNode) -> str:
+        return f"{self._state.temp_dir}/n{node.number}"
 
     def _folder(self, node_id: str) -> Path:
         return self._home / "nodes" / node_id

@@ -55,8 +55,14 @@ def head_command(*, port: int, temp_dir: str) -> list[str]:
     ]
 
 
-def node_command(flavor: Flavor, *, node_id: str, ip: str, address: str) -> list[str]:
-    """Give the command of a node: logical CPUs and GPUs, and labels that say what it is."""
+def node_command(
+    flavor: Flavor, *, node_id: str, ip: str, address: str, temp_dir: str
+) -> list[str]:
+    """Give the command of a node: logical CPUs and GPUs, and labels that say what it is.
+
+    ``temp_dir`` is the node's own: in a common one, raylets that start together pick the same
+    socket name (Ray looks whether the file exists and makes it later), and one of them dies.
+    """
     labels = {
         NODE_LABEL: node_id,
         FLAVOR_LABEL: flavor.name,
@@ -71,6 +77,7 @@ def node_command(flavor: Flavor, *, node_id: str, ip: str, address: str) -> list
         f"--num-cpus={flavor.cpus}",
         f"--num-gpus={-(-flavor.gpu_milli // _MILLI)}",
         f"--labels={written}",
+        f"--temp-dir={temp_dir}",
     ]
 
 

@@ -107,6 +107,7 @@ def _watch(
             details = director.look()
             age_s = time.monotonic() - began
             live.update(live_view(details, client.nodes(), director.events, age_s=age_s))
+    console.print()
     return details
 
 

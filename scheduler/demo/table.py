@@ -118,8 +118,9 @@ def _hours(gpu_ms: int) -> str:
 
 def _money(usd_nanos: int) -> str:
     """Write demo money, which is little, to the hundredth of a cent."""
-    sign = "-" if usd_nanos < 0 else ""
-    return f"{sign}${abs(usd_nanos) / 1e9:.4f}"
+    hundredths = (abs(usd_nanos) + 50_000) // 100_000
+    sign = "-" if usd_nanos < 0 and hundredths else ""
+    return f"{sign}${hundredths // 10_000}.{hundredths % 10_000:04d}"
 
 
 def _shares(row: Row) -> str:

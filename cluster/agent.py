@@ -21,7 +21,7 @@ from cluster.agent_home import single_agent
 from cluster.agent_link import AgentConfig, HttpLink, LiveAttempt, ServerLink, SyncRequest
 from cluster.agent_logs import LogBook
 from cluster.agent_parts import Parts, build_parts
-from cluster.agent_state import AgentStore
+from cluster.agent_state import NOTICES_AT_ONCE, AgentStore
 from cluster.notices import NodeLost, NodeReleased
 from jobs.codec import decode, encode
 from jobs.errors import LowtideError
@@ -99,17 +99,17 @@ class Agent:
                 signal.signal(number, lambda *_: self.stop())
 
     def _first_config(self) -> AgentConfig | None:
-        """Ask the server; in a later life what it said then is good enough."""
+        """Ask the server; while it is away, what it said to an earlier life is good enough."""
         kept = self._store.get(_CONFIG)
-        if kept:
-            found: AgentConfig = decode(kept, into=AgentConfig)
-            return found
         while not self._stopping.is_set():
             # Without notices and with no intent taken: this only asks what we are.
             reply = self._link.sync(SyncRequest(agent=self._life, wait_ms=0))
             if reply is not None:
                 self._store.put(_CONFIG, encode(reply.config).decode())
                 return reply.config
+            if kept:
+                found: AgentConfig = decode(kept, into=AgentConfig)
+                return found
             self._stopping.wait(_RETRY_S)
         return None
 
@@ -136,11 +136,14 @@ class Agent:
         notices = self._store.pending()
         gone = {n.node_id for n in notices if isinstance(n, NodeLost | NodeReleased)}
         live = self._store.live()
+        # While older notices wait for a later sync, the server may not know these nodes yet, and
+        # would have them released.
+        told = len(notices) < NOTICES_AT_ONCE
         return SyncRequest(
             agent=self._life,
             notices=notices,
             attempts=[LiveAttempt(attempt_id=a.attempt_id, token=a.token) for a, _ in live],
-            nodes=[node_id for node_id in nodes if node_id not in gone],
+            nodes=[node_id for node_id in nodes if told and node_id not in gone],
             wait_ms=0 if notices else _WAIT_MS,
         )
 

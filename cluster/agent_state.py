@@ -25,7 +25,7 @@ create table if not exists attempts (
     id text primary key, body blob not null, facts blob not null, over integer not null default 0
 );
 """
-_BATCH = 500
+NOTICES_AT_ONCE = 500
 _KEPT_ACCEPTED = 20_000
 
 
@@ -69,7 +69,8 @@ class AgentStore:
         """Give the oldest notices that were not accepted yet."""
         with self._lock:
             rows = self._db.execute(
-                "select body from notices where accepted = 0 order by seq limit ?", (_BATCH,)
+                "select body from notices where accepted = 0 order by seq limit ?",
+                (NOTICES_AT_ONCE,),
             ).fetchall()
         return [decode(body, into=Notice) for (body,) in rows]
 

@@ -31,6 +31,7 @@ class Flavor:
     boot_ms: int = 0
     notice_ms: int = 0
     idle_release_ms: int = 60_000  # an idle node is released after this time
+    launches: bool = True  # False = somebody else runs the nodes; we only use those that join
 
     def allows(self, spec: JobSpec) -> bool:
         """Whether one node of this flavor could hold one rank-set of the job by rule and size."""

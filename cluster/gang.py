@@ -111,8 +111,8 @@ def judge(gang: Gang, *, now_us: int) -> Verdict | None:
         return Verdict(outcome=Outcome.NODE_LOST, detail=f"lost {', '.join(facts.lost_nodes)}")
     if facts.drain_deadline_us and (_all_exited(gang) or not facts.went):
         return _drained(gang)
-    if _all_exited(gang) and all(e.code == DRAINED_EXIT_CODE for e in facts.exits):
-        return _drained(gang)
+    if _all_exited(gang) and not any(is_bad(e.code) for e in facts.exits):
+        return _drained(gang)  # somebody else told a rank to go, the others may have finished
     return _trouble(gang, now_us)
 
 

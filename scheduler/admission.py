@@ -39,13 +39,25 @@ def screen(jobs: Iterable[JobRow], *, market: Market) -> tuple[list[JobRow], lis
 def _held(job: JobRow, *, market: Market) -> Wait | None:
     if job.held:
         return Wait(job=job, reason=Reason.PAUSED, sentence=sentences.PAUSED)
-    retry_us = job.queued_us + market.settings.retry_delay_ms * US_PER_MS
-    if job.reason is Reason.RETRY_AFTER_FAILURE and retry_us > market.now_us:
+    retry_us = job.queued_us + _pause_ms(job, market.settings) * US_PER_MS
+    if job.reason in _RETRIED and retry_us > market.now_us:
         text = sentences.waits_to_retry(retry_us)
         return Wait(job=job, reason=job.reason, sentence=text, wakes_us=(retry_us,))
     if not market.allowed(job.spec):
         return Wait(job=job, reason=Reason.NO_FLAVOR, sentence=sentences.no_flavor(job.spec))
     return None
+
+
+_RETRIED = frozenset({Reason.RETRY_AFTER_FAILURE, Reason.HEARTBEAT_LOST, Reason.OPERATOR})
+"""Ends that may come again at once, for a cause that placement knows nothing of."""
+
+_MOST_DOUBLINGS = 6
+
+
+def _pause_ms(job: JobRow, settings: PolicySettings) -> int:
+    """Pause before another try: it doubles with each end of the job's attempts so far."""
+    ends = job.failures + job.evictions + job.preemptions
+    return settings.retry_delay_ms << min(max(0, ends - 1), _MOST_DOUBLINGS)
 
 
 def check_admissible(

@@ -19,7 +19,7 @@ class AgentLinkDriver:
     def __init__(self) -> None:
         """Nobody waits, nothing was shown."""
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[Future[None]]] = {}
+        self._waiting: dict[str, dict[int, Future[None]]] = {}
         self._shown: dict[tuple[str, str], frozenset[str]] = {}
 
     def submit(self, intent: Intent) -> None:
@@ -35,7 +35,8 @@ class AgentLinkDriver:
         """Give a future that is resolved by the next ``submit`` for the cluster (or ``close``)."""
         ticket: Future[None] = Future()
         with self._lock:
-            self._waiting.setdefault(cluster, []).append(ticket)
+            self._waiting.setdefault(cluster, {})[id(ticket)] = ticket
+        ticket.add_done_callback(lambda done: self._forget(cluster, done))
         return ticket
 
     def has_news(self, cluster: str, agent: str, *, intents: Iterable[Intent]) -> bool:
@@ -48,10 +49,19 @@ class AgentLinkDriver:
         """Remember what the agent is being shown. A lost answer costs one long poll's time."""
         self._shown[cluster, agent] = frozenset(intent.id for intent in intents)
 
+    def waiting(self, cluster: str) -> int:
+        """Give how many tickets of a cluster are open."""
+        with self._lock:
+            return len(self._waiting.get(cluster, {}))
+
+    def _forget(self, cluster: str, ticket: Future[None]) -> None:
+        with self._lock:
+            self._waiting.get(cluster, {}).pop(id(ticket), None)
+
     def _wake(self, cluster: str) -> None:
         with self._lock:
-            tickets = self._waiting.pop(cluster, [])
-        for ticket in tickets:
+            tickets = self._waiting.pop(cluster, {})
+        for ticket in tickets.values():
             # A ticket whose request was broken off is cancelled; it needs no answer.
             if ticket.set_running_or_notify_cancel():
                 ticket.set_result(None)

@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
+_SLOTS = 20_000  # each costs some microseconds, however little work there is
 _CELLS = 100_000_000  # slots x work x flavors that one bound may look at: about 0.5 s
 _ROUND_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1_800, 3_600)
 _RECURS_US = 14 * 86_400 * US_PER_S  # windows recur for ever: look this far past the last change
@@ -142,6 +143,8 @@ def choose_slot_us(
 
     def cells(slot_us: int) -> int:
         slots, work = (span[1] - span[0]) // slot_us + 2, work_us // slot_us + 1
+        if slots > _SLOTS:
+            return _CELLS + 1
         return slots * max(1, min(work, slots - work)) * max(1, len(flavors))
 
     def loss(slot_us: int) -> float:

@@ -35,7 +35,7 @@ from scheduler.open_intents import OpenIntents
 from scheduler.plan import Plan
 from scheduler.reconcile import reconcile
 from scheduler.recorder import Recorder
-from scheduler.snapshot import PolicySettings
+from scheduler.snapshot import PolicySettings, Snapshot
 
 LEADER_TTL_US = 10 * US_PER_S
 _RENEW_US = LEADER_TTL_US // 3
@@ -103,10 +103,14 @@ class Controller:
             return False
         self._epoch, self._renewed_us = epoch, now_us
         self._adopt(self._store.load())
-        live = list(self._state.live_attempts)
+        tried = [
+            attempt.id
+            for attempt in self._state.attempts.values()
+            if not self._state.jobs[attempt.job_id].ended
+        ]
         self._meter.restore(
             billed_until=self._store.billed_until(self._state.live_nodes),
-            entries=self._store.entries(attempt_ids=live) if live else (),
+            entries=self._store.entries(attempt_ids=tried) if tried else (),
         )
         for intent in self._open.rebuild(self._state):
             self._driver.submit(intent)
@@ -127,7 +131,7 @@ class Controller:
         self._take_notices()
         for event in upkeep(self._state, now_us=now_us):
             self._recorder.emit(event, cause="upkeep")
-        plan = decide(observe(self._state, self._catalog, now_us=now_us, settings=self._settings))
+        plan = decide(self._snapshot(now_us))
         for event in self._enactor.plan(plan, now_us=now_us):
             self._recorder.emit(event, cause="plan")
         self._commit(answers)
@@ -155,6 +159,15 @@ class Controller:
         self._enactor = Enactor(state, self._catalog, self._ids)
         self._open = OpenIntents()
 
+    def _snapshot(self, now_us: int) -> Snapshot:
+        return observe(
+            self._state,
+            self._catalog,
+            now_us=now_us,
+            settings=self._settings,
+            spent_usd_nanos=self._meter.spent_usd_nanos,
+        )
+
     def _renew(self, now_us: int) -> None:
         if now_us - self._renewed_us < _RENEW_US:
             return
@@ -164,8 +177,9 @@ class Controller:
         self._renewed_us = now_us
 
     def _take_notices(self) -> None:
-        notices = sorted(self._inbox.drain(), key=lambda notice: notice.at_us)
-        for notice in notices:
+        # In the order of arrival: clocks of senders differ, and a commit that seems to come
+        # after the end of its attempt would be dropped.
+        for notice in self._inbox.drain():
             events = reconcile(self._state, notice, cooldown_ms=self._settings.cooldown_ms)
             for event in events:
                 self._recorder.emit(event, cause=f"notice:{notice.id}")
@@ -202,7 +216,7 @@ class Controller:
         known = self._known(command.idempotency_key, keys)
         if known and not command.dry_run:
             return _Answer(future, job_id=known)
-        snapshot = observe(self._state, self._catalog, now_us=now_us, settings=self._settings)
+        snapshot = self._snapshot(now_us)
         check_admissible(
             command.spec,
             submitted_us=now_us,
@@ -213,7 +227,9 @@ class Controller:
         event = self._enactor.submit(command, now_us=now_us)
         if command.dry_run:
             trial = State()
-            Recorder(trial, meter=Meter(trial)).emit(event, cause="dry-run")
+            recorder = Recorder(trial, meter=Meter(trial))
+            recorder.begin(now_us)
+            recorder.emit(event, cause="dry-run")
             return _Answer(future, value=trial.jobs[event.job_id])
         self._recorder.emit(event, cause="command:submit")
         if command.idempotency_key:

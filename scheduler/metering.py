@@ -21,7 +21,7 @@ from jobs.ledger.accounts import (
 from jobs.ledger.entries import Entry, EntryKind, Posting, usage_id
 from jobs.ledger.legs import Leg, legs_of, recast
 from jobs.ledger.split import cost_between, gpu_ms_between, split
-from jobs.rows import AttemptRow, NodeRow
+from jobs.rows import AttemptRow, JobRow, NodeRow
 from jobs.state import State
 from jobs.states import AttemptState, NodeState
 
@@ -38,9 +38,15 @@ class Meter:
         self._state = state
         self._billed_us: dict[str, int] = {}
         self._legs: dict[str, list[Leg]] = {}  # live attempt -> legs not made safe yet
+        self.spent_usd_nanos: dict[str, int] = {}  # by job that has not ended
 
     def restore(self, *, billed_until: Mapping[str, int], entries: Iterable[Entry]) -> None:
-        """Rebuild the caches from the ledger: entries of live attempts, in posting order."""
+        """Rebuild the caches from the ledger.
+
+        Args:
+            billed_until: end of the last usage entry of each live node.
+            entries: those of every job that has not ended, in posting order.
+        """
         self._billed_us = dict(billed_until)
         for entry in entries:
             if entry.kind is EntryKind.USAGE:
@@ -68,6 +74,8 @@ class Meter:
                 entries += self._on_end(event)
             case ev.NodeGone():
                 self._billed_us.pop(event.node_id, None)
+            case ev.JobEnded():
+                self.spent_usd_nanos.pop(event.job_id, None)
             case _:
                 pass
         for entry in entries:
@@ -90,6 +98,10 @@ class Meter:
 
     def _remember(self, entry: Entry) -> None:
         for leg in legs_of(entry):
+            job_id = self._state.attempts[leg.attempt_id].job_id
+            if not self._state.jobs[job_id].ended:
+                spent = self.spent_usd_nanos.get(job_id, 0)
+                self.spent_usd_nanos[job_id] = spent + leg.usd_nanos
             if leg.cost_class in _SHIFTING and leg.attempt_id in self._state.live_attempts:
                 self._legs.setdefault(leg.attempt_id, []).append(leg)
 
@@ -198,11 +210,15 @@ def _nodes_of(state: State, event: ev.Event) -> Iterable[str]:
             return ()
 
 
-def class_of(attempt: AttemptRow) -> CostClass:
-    """Give the class of the time that the attempt holds in its present state."""
+def class_of(attempt: AttemptRow, job: JobRow) -> CostClass:
+    """Give the class of the time that the attempt holds in its present state.
+
+    An earlier attempt whose nodes never launched held nothing: the first startup is still ahead.
+    """
     match attempt.state:
         case AttemptState.LEASED | AttemptState.STARTING:
-            return CostClass.STARTUP if attempt.number == 1 else CostClass.REPEAT_STARTUP
+            again = job.failures + job.evictions + job.preemptions > 0
+            return CostClass.REPEAT_STARTUP if again else CostClass.STARTUP
         case AttemptState.RESTORING:
             return CostClass.RESTORE
         case AttemptState.TRAINING:
@@ -265,7 +281,10 @@ def _shares(state: State, node: NodeRow, holders: list[AttemptRow]) -> tuple[lis
     capacity = node.gpu_milli if by_gpu else node.cpus
     leases = [state.leases[holder.lease_id] for holder in holders]
     weights = [lease.gpu_milli if by_gpu else lease.cpus for lease in leases]
-    accounts = [attempt_account(holder.id, class_of(holder)) for holder in holders]
+    accounts = [
+        attempt_account(holder.id, class_of(holder, state.jobs[holder.job_id]))
+        for holder in holders
+    ]
     free = capacity - sum(weights)
     assert free >= 0, f"negative idle on {node!r}: {weights} of {capacity}"
     if free:

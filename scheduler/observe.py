@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cluster.flavors import Flavor
 from cluster.hazard import hazard_per_million_hours
 from cluster.offers import Offer
 from jobs import events as ev
-from jobs.rows import FlavorRow, NodeRow
+from jobs.rows import BudgetRow, FlavorRow, NodeRow
 from jobs.state import State
 from jobs.states import NodeState
 from scheduler.catalog import Catalog
@@ -73,8 +73,15 @@ def next_price_us(state: State, catalog: Catalog, *, now_us: int) -> int | None:
     return min((at_us for at_us in changes if at_us is not None), default=None)
 
 
-def observe(state: State, catalog: Catalog, *, now_us: int, settings: PolicySettings) -> Snapshot:
-    """Freeze what a cycle may know."""
+def observe(
+    state: State,
+    catalog: Catalog,
+    *,
+    now_us: int,
+    settings: PolicySettings,
+    spent_usd_nanos: Mapping[str, int],
+) -> Snapshot:
+    """Freeze what a cycle may know; ``spent_usd_nanos`` is what each open job cost so far."""
     nodes = [state.nodes[node_id] for node_id in state.live_nodes]
     return Snapshot(
         now_us=now_us,
@@ -83,6 +90,11 @@ def observe(state: State, catalog: Catalog, *, now_us: int, settings: PolicySett
         nodes=tuple(_view(state, node) for node in nodes),
         offers=_offers(state, catalog, nodes, now_us=now_us),
         windows=catalog.windows,
+        budgets=tuple(
+            BudgetRow(owner=job_id, spent_usd_nanos=spent_usd_nanos.get(job_id, 0))
+            for job_id in state.queued
+            if state.jobs[job_id].spec.budget_usd is not None
+        ),
         settings=settings,
     )
 
@@ -131,7 +143,7 @@ def _offer(
         flavor=flavor,
         usd_nanos_per_hour=row.usd_nanos_per_hour,
         list_usd_nanos_per_hour=row.list_usd_nanos_per_hour,
-        launchable=0 if backing_off else max(0, row.limit - up),
+        launchable=max(0, row.limit - up) if flavor.launches and not backing_off else 0,
         limit=row.limit,
         backoff_until_us=row.backoff_until_us,
         hazard_per_million_hours=hazard_per_million_hours(

@@ -254,13 +254,14 @@ def _committed(state: State, attempt: AttemptRow, notice: nt.Committed) -> Itera
         notice.step,
         notice.snapshot_us,
     )
-    if known or attempt.training_us is None:
+    if known:
         return
+    began_us = attempt.training_us or attempt.started_us or attempt.created_us
     yield ev.CheckpointCommitted(
         at_us=notice.at_us,
         attempt_id=attempt.id,
         step=notice.step,
-        snapshot_us=max(notice.snapshot_us, attempt.training_us),
+        snapshot_us=min(max(notice.snapshot_us, began_us), notice.at_us),
         stall_us=notice.stall_us,
         size_bytes=notice.size_bytes,
         new_bytes=notice.new_bytes,
@@ -298,7 +299,9 @@ def _verdict(
             return AttemptState.LOST, Reason.HEARTBEAT_LOST
         case nt.Outcome.FAILED if attempt.state is not AttemptState.DRAINING:
             return AttemptState.FAILED, Reason.USER_ERROR
-        case _ if noticed or attempt.state is not AttemptState.DRAINING:
+        case _ if noticed:
             return AttemptState.EVICTED, Reason.EVICTED
+        case _ if attempt.state is not AttemptState.DRAINING:
+            return AttemptState.PREEMPTED, Reason.OPERATOR  # not the cloud, and not us either
         case _:
             return AttemptState.PREEMPTED, attempt.reason

@@ -61,8 +61,10 @@ def _due_us(view: NodeView, *, market: Market) -> int | None:
     offer = market.offers.get(row.flavor)
     if row.state is not NodeState.READY or row.idle_since_us is None or row.noticed:
         return None
-    if offer is None or row.reason is Reason.JOINED:
+    if row.reason is Reason.JOINED:
         return None
+    if offer is None:  # its flavor left the configuration: nothing will be placed on it
+        return row.idle_since_us
     idle_us = row.idle_since_us + offer.flavor.idle_release_ms * US_PER_MS
     return max(idle_us, (row.ready_us or row.requested_us) + MIN_LIFE_US)
 

@@ -96,8 +96,8 @@ def waits_for_budget(*, cost_nanos: int, left_nanos: int) -> str:
 
 
 def waits_to_retry(at_us: int) -> str:
-    """A failed script is tried again after a pause."""
-    return f"Its script failed; it is tried again at {from_us(at_us):%H:%M:%S} UTC."
+    """What ended too soon is tried again after a pause."""
+    return f"Its last attempt failed or fell silent; tried again at {from_us(at_us):%H:%M:%S} UTC."
 
 
 def no_flavor(spec: JobSpec) -> str:

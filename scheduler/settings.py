@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
@@ -207,7 +207,7 @@ class Settings(_Strict):
     def flavors(self) -> dict[str, Flavor]:
         """Every flavor of every cluster by name, in the file's order."""
         return {
-            flavor.name: flavor.flavor(cluster.name)
+            flavor.name: replace(flavor.flavor(cluster.name), launches=cluster.provider != "static")
             for cluster in self.clusters
             for flavor in cluster.flavors
         }

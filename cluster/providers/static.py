@@ -77,6 +77,7 @@ class StaticProvider:
         self._options = options
         self._view = view or GcsView(options.address)
         self._up: dict[str, SeenNode] = {}
+        self._dead: set[str] = set()  # reported by this agent
         self._news: list[Notice] = []
 
     @property
@@ -109,10 +110,15 @@ class StaticProvider:
             if node.alive and node_id not in self._up and flavor is not None:
                 self._up[node_id] = node
                 self._news.append(self._joined(node_id, node, flavor))
-        for node_id in list(self._up):
-            # Ray forgets nobody within minutes, so an empty answer is a deaf control store.
-            if node_id in seen and not seen[node_id].alive:
-                del self._up[node_id]
+        # Ray forgets nobody within minutes, so an empty answer is a deaf control store; one
+        # without a node that was up is another cluster behind the same address. Who died while
+        # no agent looked is reported too: the server may still count on it.
+        absent = [node_id for node_id in self._up if seen and node_id not in seen]
+        dead = [node_id for node_id, node in seen.items() if not node.alive]
+        for node_id in [*absent, *dead]:
+            self._up.pop(node_id, None)
+            if node_id not in self._dead:
+                self._dead.add(node_id)
                 self._news.append(
                     lifecycle.lost(node_id, at_us=now_us(), was_noticed=False, detail="it left Ray")
                 )

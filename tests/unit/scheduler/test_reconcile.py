@@ -61,7 +61,7 @@ def test_progress_measures_the_work_from_real_steps() -> None:
         (nt.Outcome.SUCCEEDED, JobState.SUCCEEDED, Reason.FINISHED, None),
         (nt.Outcome.NODE_LOST, JobState.QUEUED, Reason.NODE_LOST, "evictions"),
         (nt.Outcome.HEARTBEAT_LOST, JobState.QUEUED, Reason.HEARTBEAT_LOST, "evictions"),
-        (nt.Outcome.DRAINED, JobState.QUEUED, Reason.EVICTED, "evictions"),
+        (nt.Outcome.DRAINED, JobState.QUEUED, Reason.OPERATOR, "preemptions"),
     ],
 )
 def test_each_outcome_has_its_own_budget(

@@ -158,3 +158,10 @@ def test_what_is_left_excludes_lost_nodes_and_ended_ranks() -> None:
     assert gang.left() == [1, 2]
     gang.facts.lost_nodes.append("n2")
     assert gang.left() == [1]
+
+
+def test_a_gang_told_to_go_by_somebody_else_ends_though_a_rank_had_finished() -> None:
+    """Ranks that left as drained beside ranks that were done: over, and nobody's failure."""
+    assert outcome(a_gang(0, 75)) is Outcome.DRAINED
+    assert outcome(a_gang(75, 75)) is Outcome.DRAINED
+    assert outcome(a_gang(75)) is None  # the other rank still trains

@@ -14,6 +14,7 @@ from cluster.prices import FlatPrices
 from jobs.errors import ConflictError, FencedError, LowtideError, UnknownSubjectError
 from jobs.fold import replay
 from jobs.memory_store import MemoryStore
+from jobs.reasons import Reason
 from jobs.spec import Market, parse_spec
 from jobs.states import AttemptState, JobState, NodeState
 from scheduler import commands as cmd
@@ -272,3 +273,28 @@ def test_a_cancel_while_booting_frees_the_node() -> None:
     world.clock.advance_to(60 * S)
     world.controller.tick()
     assert world.kinds()[-1] == "release-node"
+
+
+def test_a_budget_remembers_what_was_spent_also_after_a_restart() -> None:
+    """A job that used its budget up waits for money instead of starting over."""
+    world = World()
+    job_id = world.submit(budget_usd="0.5", work="20m")
+    (node_id,) = world.controller.state.live_nodes
+    world.notice(nt.NodeJoined, 0, node_id=node_id, address="x")
+    world.notice(nt.TrainingBegan, 0, attempt_id=f"{job_id}/1", step=0, total_steps=100)
+    world.notice(nt.NodeLost, 1_700, node_id=node_id, noticed=False)
+    assert world.controller.state.jobs[job_id].reason is Reason.WAITS_FOR_BUDGET
+    later = World(world.store, holder="two", at_s=1_800)
+    later.controller.tick()
+    assert later.controller.state.jobs[job_id].reason is Reason.WAITS_FOR_BUDGET
+
+
+def test_a_silent_worker_is_not_replaced_at_once() -> None:
+    """What fell silent may fall silent again: the next try waits, longer each time."""
+    world, job_id = started()
+    lost = nt.Outcome.HEARTBEAT_LOST
+    world.notice(nt.AttemptOver, 20, attempt_id=f"{job_id}/1", outcome=lost)
+    assert world.controller.state.jobs[job_id].state is JobState.QUEUED
+    world.clock.advance_to(21 * S)
+    world.controller.tick()
+    assert world.controller.state.jobs[job_id].state is JobState.ADMITTED

@@ -204,3 +204,32 @@ def test_every_class_has_a_home() -> None:
     """The statement lists every class, also empty ones, so that columns never move."""
     classes = statement("a", []).classes
     assert list(classes) == [str(one) for one in CostClass]
+
+
+def test_the_first_startup_is_not_restart_though_a_launch_failed_before() -> None:
+    """An attempt whose node never launched held nothing."""
+    bench = Bench()
+    bench.job(0)
+    bench.node(0, "n0")
+    bench.lease(0, nodes=("n0",))
+    bench.notice(0, nt.LaunchFailed, node_id="n0", detail="no capacity")
+    bench.node(5)
+    attempt = bench.lease(5)
+    bench.notice(9, nt.NodeJoined, node_id="n1", address="x")
+    bench.notice(10, nt.TrainingBegan, attempt_id=attempt, step=0, total_steps=9)
+    bench.over(20, attempt, nt.Outcome.SUCCEEDED)
+    assert seconds(bench) == {"startup": 5, "useful": 10}
+
+
+def test_the_meter_knows_what_an_open_job_has_cost() -> None:
+    """Budgets are held against it; an ended job is forgotten."""
+    bench = Bench()
+    attempt = bench.trains(0, ready_s=0, train_s=0)
+    bench.notice(30, nt.NodeLost, node_id="n1", noticed=False)
+    assert bench.meter.spent_usd_nanos == {"a": 30 * CENT_PER_S}
+    bench.node(30, "n2")
+    attempt = bench.lease(30, nodes=("n2",))
+    bench.notice(30, nt.NodeJoined, node_id="n2", address="x")
+    bench.notice(31, nt.WorkersUp, attempt_id=attempt)
+    bench.over(40, attempt, nt.Outcome.SUCCEEDED)
+    assert bench.meter.spent_usd_nanos == {}

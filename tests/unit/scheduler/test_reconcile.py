@@ -227,3 +227,34 @@ def test_an_old_level_never_replaces_a_newer_one() -> None:
     assert bench.state.flavors["spot"].limit == 3
     bench.notice(13, nt.CapacitySeen, at_s=12, flavor="spot", limit=1)
     assert bench.state.flavors["spot"].limit == 1
+
+
+def test_a_commit_counts_also_when_the_start_of_training_was_not_heard_of() -> None:
+    """A drain that came first hides the start, never the restore point."""
+    bench = Bench()
+    bench.job(0)
+    bench.node(0)
+    attempt = bench.lease(0)
+    bench.notice(1, nt.NodeJoined, node_id="n1", address="x")
+    bench.notice(2, nt.EvictionNoticed, node_id="n1", deadline_us=60 * S)
+    assert bench.committed(9, attempt, step=5, snap_s=8) == 1
+    point = bench.state.jobs["a"].restore_point
+    assert point is not None
+    assert (point.step, point.snapshot_us) == (5, 8 * S)
+
+
+def test_a_snapshot_from_the_future_is_moved_to_its_commit() -> None:
+    """A child's clock that runs ahead cannot make later work safe."""
+    bench, attempt = training()
+    bench.committed(20, attempt, step=5, snap_s=500)
+    point = bench.state.jobs["a"].restore_point
+    assert point is not None
+    assert point.snapshot_us == 20 * S
+
+
+def test_notices_of_one_sender_are_taken_in_the_order_of_arrival() -> None:
+    """A commit stamped after the end of its attempt, but told before it, is kept."""
+    bench, attempt = training()
+    bench.committed(21, attempt, step=5, snap_s=19)
+    bench.notice(21, nt.AttemptOver, at_s=20, attempt_id=attempt, outcome=nt.Outcome.HEARTBEAT_LOST)
+    assert bench.state.jobs["a"].restore_point is not None

@@ -19,4 +19,5 @@ class Offer:
     backoff_until_us: int  # launches of it are left alone until then
     hazard_per_million_hours: int  # evictions expected per 10^6 node-hours
     next_prices: tuple[tuple[int, int], ...] = ()  # (from_us, usd_nanos_per_hour), ascending
+    levels: tuple[tuple[int, int], ...] = ()  # (since_us, limit): the last changes observed
     price_rests_on: str = ""  # what the next prices rest on, for people

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs import events as ev
 from jobs.reasons import Reason
-from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow, RestorePoint
+from jobs.rows import KEPT_LEVELS, AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow, RestorePoint
 from jobs.state import State
 from jobs.states import AttemptState, JobState, NodeState, check_move
 
@@ -298,7 +298,10 @@ def _on_priced(state: State, e: ev.FlavorPriced) -> None:
 def _on_limited(state: State, e: ev.FlavorLimited) -> None:
     row = state.flavors[e.flavor]
     observed_us = e.at_us if e.observed else row.limited_us
-    state.put_flavor(replace(row, limit=e.limit, limited_us=observed_us))
+    levels = row.levels
+    if e.observed and (not levels or levels[-1][1] != e.limit):
+        levels = (*levels, (e.at_us, e.limit))[-KEPT_LEVELS:]
+    state.put_flavor(replace(row, limit=e.limit, limited_us=observed_us, levels=levels))
 
 
 def _on_backed_off(state: State, e: ev.LaunchBackedOff) -> None:

@@ -147,6 +147,10 @@ class NodeRow:
         return self.state is NodeState.READY and not self.cordoned and not self.noticed
 
 
+KEPT_LEVELS = 96
+"""How many changes of a flavor's limit are remembered: some days of a lively spot market."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlavorRow:
     """What is known now about a kind of capacity."""
@@ -162,6 +166,7 @@ class FlavorRow:
     launch_failures: int = 0  # in a row
     evictions: int = 0
     exposure_ms: int = 0  # node-time under hazard, for the hazard estimate
+    levels: tuple[tuple[int, int], ...] = ()  # (since_us, limit): the last changes observed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

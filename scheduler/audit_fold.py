@@ -42,6 +42,7 @@ for _state in _LIVE:
     _LEGAL["attempts"][_state] |= {"failed", "evicted", "preempted", "lost"}
 
 _UNIT_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+_KEPT_LEVELS = 96  # changes of a flavor's limit
 _COUNTED = {
     "evicted": "evictions",
     "lost": "evictions",
@@ -322,7 +323,7 @@ class Fold:
 
     def _priced(self, e: Row) -> Told:
         known = {"limit": 0, "limited_us": 0, "backoff_until_us": 0, "launch_failures": 0}
-        known |= {"evictions": 0, "exposure_ms": 0, "name": e["flavor"]}
+        known |= {"evictions": 0, "exposure_ms": 0, "levels": [], "name": e["flavor"]}
         row = self.rows["flavors"].setdefault(e["flavor"], known)
         names = ("usd_nanos_per_hour", "list_usd_nanos_per_hour", "price_source")
         row |= {name: e[name] for name in names} | {"priced_us": e["at_us"]}
@@ -336,6 +337,8 @@ class Fold:
         row["limit"] = e["limit"]
         if e["observed"]:
             row["limited_us"] = e["at_us"]
+            if not row["levels"] or row["levels"][-1][1] != e["limit"]:
+                row["levels"] = [*row["levels"], [e["at_us"], e["limit"]]][-_KEPT_LEVELS:]
         yield from ()
 
     def _backed_off(self, e: Row) -> Told:

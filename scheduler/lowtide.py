@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from jobs.reasons import Reason
+from scheduler.cost_to_go import Action
 from scheduler.market import Choice
+from scheduler.outlook import Outlook, of_running, of_waiting
 from scheduler.sentences import waits_for_capacity, waits_for_spot, waits_for_window
-from scheduler.wishes import Case, Wait, Wish
+from scheduler.wishes import Case, Running, Wait, Wish
 
 _WORTH_PERMILLE = 990
 """A later start must cost less than this share of a start now: waiting has its own risks."""
@@ -38,9 +40,34 @@ def wish(case: Case) -> Wish | Wait:
     cheapest = min((*case.spots, *case.sures), key=lambda choice: choice.key)
     if later is not None and is_worth(later, cheapest):
         return wait_for(case, later, now=cheapest)
+    outlook = of_waiting(case)
+    if outlook is not None:
+        return by_outlook(case, outlook)
     limit = case.spots[0].cost_nanos
     sures = [choice for choice in case.sures if choice.cost_nanos <= limit]
     return start_or_wait(case, sorted((*case.spots, *sures), key=lambda choice: choice.key))
+
+
+def by_outlook(case: Case, outlook: Outlook) -> Wish | Wait:
+    """Do what costs least in expectation: spot, sure capacity before its time, or neither."""
+    choices: list[Choice] = []
+    now, without_room = outlook.act(up=outlook.spell.up), outlook.act(up=False)
+    if outlook.act(up=True) is Action.SPOT:
+        choices += case.spots
+    if now is Action.SURE or (now is Action.SPOT and without_room is Action.SURE):
+        choices += case.sures
+    wish = start_or_wait(case, choices or case.spots, in_order=True)
+    in_us = outlook.changes_in_us()
+    wakes = () if in_us is None else (case.now_us + in_us,)
+    wait = replace(wish.otherwise, wakes_us=(*wish.otherwise.wakes_us, *wakes))
+    return replace(wish, otherwise=wait) if choices else wait
+
+
+def leaves(running: Running) -> int | None:
+    """Give when an attempt on sure capacity goes back to spot that looks like surviving."""
+    outlook = of_running(running)
+    in_us = None if outlook is None else outlook.leaves_in_us()
+    return None if in_us is None else running.market.now_us + in_us
 
 
 def on_sure(case: Case) -> Wish | Wait:

@@ -150,5 +150,6 @@ def _offer(
             flavor.market, evictions=row.evictions, exposure_ms=row.exposure_ms + exposure_ms
         ),
         next_prices=catalog.prices.ahead(flavor.name, now_us, now_us + _AHEAD_US),
+        levels=row.levels,
         price_rests_on=catalog.prices.rests_on(flavor.name),
     )

@@ -118,7 +118,7 @@ def leaves_spot(*, deadline_us: int) -> str:
 
 def back_to_spot() -> str:
     """A job ahead of its plan gives back dear capacity."""
-    return "Ahead of its plan again: gives the on-demand node back and waits for spot."
+    return "Gives the on-demand node back: the rest is expected to cost less on spot."
 
 
 def _rate(usd_nanos_per_hour: int, nodes: int) -> str:

@@ -46,7 +46,7 @@ class Policy:
 
 
 POLICIES: dict[str, Policy] = {
-    "lowtide": Policy(wish=lowtide.wish),
+    "lowtide": Policy(wish=lowtide.wish, leaves=lowtide.leaves),
     "on-demand": Policy(wish=baselines.on_demand, blind=baselines.on_demand),
     "spot-now": Policy(wish=baselines.spot_now),
     "greedy": Policy(wish=baselines.greedy),

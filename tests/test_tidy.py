@@ -82,6 +82,7 @@ PURE = {
     "scheduler.audit_fold",
     "scheduler.baselines",
     "scheduler.budgets",
+    "scheduler.cost_to_go",
     "scheduler.decide",
     "scheduler.endings",
     "scheduler.horizon",
@@ -91,6 +92,7 @@ PURE = {
     "scheduler.needs",
     "scheduler.observe",
     "scheduler.open_intents",
+    "scheduler.outlook",
     "scheduler.placement",
     "scheduler.plan",
     "scheduler.preemption",
@@ -101,6 +103,7 @@ PURE = {
     "scheduler.sentences",
     "scheduler.snapshot",
     "scheduler.spot_policy",
+    "scheduler.survival",
     "scheduler.windows",
     "scheduler.wishes",
 }

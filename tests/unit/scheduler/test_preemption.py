@@ -102,13 +102,32 @@ def test_two_moves_do_not_count_on_the_same_node() -> None:
     assert not plan.new_nodes
 
 
-@pytest.mark.parametrize("net", [True, False])
-def test_a_job_on_sure_capacity_is_never_moved_by_our_policy(net: bool) -> None:
-    """On the safety net or not: it stays where it is."""
-    job = replace(saving(), on_safety_net=net)
+def test_a_job_on_the_safety_net_is_never_moved() -> None:
+    """However much slack it has: it stays where it is."""
+    job = replace(saving(), on_safety_net=True)
     live = (an_attempt(job, SURE, training_s=60),)
     for now_s in (3_700, 3 * 3_600, 14_300):
         assert not decide(a_world(now_s=now_s, live=live, offers=OFFERS)).preempts
+
+
+def on_sure_for_now() -> Any:
+    """Give an attempt on sure capacity, an hour of work and 2:59 h before its deadline."""
+    return (an_attempt(saving(checkpoint_interval=0), SURE, training_s=60),)
+
+
+def test_a_job_leaves_sure_capacity_for_spot_that_pays() -> None:
+    """Spot is a quarter of the price and there is time to come back: it goes, with a reason."""
+    plan = decide(a_world(now_s=3_700, live=on_sure_for_now(), offers=OFFERS))
+    assert [one.reason for one in plan.preempts] == [Reason.PREEMPTED]
+
+
+@pytest.mark.parametrize(
+    "offer", [an_offer(SPOT, room=0), an_offer(SPOT, usd_nanos_per_hour=4 * 10**9)]
+)
+def test_a_job_stays_on_sure_capacity_while_spot_has_no_room_or_saves_nothing(offer: Any) -> None:
+    """A move needs room, and must pay for its boot and restore."""
+    plan = decide(a_world(now_s=3_700, live=on_sure_for_now(), offers=(offer, OFFERS[1])))
+    assert not plan.preempts
 
 
 def test_a_job_without_a_deadline_stays_on_spot() -> None:

@@ -1,0 +1,147 @@
+"""A job's place in the table of expected costs: what to do now, and when to look again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from jobs.durations import US_PER_MS
+from jobs.rows import JobRow
+from scheduler.cost_to_go import Action, Table, Terms, solve
+from scheduler.market import Choice, Market
+from scheduler.needs import at_risk_ms, guarded_ms, overhead_ms, work_if_lost_ms
+from scheduler.survival import US_PER_HOUR, Spell, present
+from scheduler.wishes import Case, Running
+
+_SLOTS = 384  # most slots of a table; longer deadlines get longer slots
+_ROUND = 32  # sizes of tables are rounded up to this, so that jobs share them
+_HORIZON = 4_000 * US_PER_HOUR  # who has more time than this needs no plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """A table, and where in it the job stands."""
+
+    table: Table
+    spell: Spell
+    left: int  # slots until the deadline
+    work: int  # slots of work left
+    slot_us: int
+
+    def act(self, *, up: bool) -> Action:
+        """Give what to do when nothing runs, with or without room on spot."""
+        spell = self.spell if self.spell.up is up else replace(self.spell, up=up, age_h=0.0)
+        return self.table.act(left=self.left, work=self.work, spell=spell)
+
+    def changes_in_us(self) -> int | None:
+        """Give how long until waiting is no longer best, if spot stays as it is."""
+        first = self.act(up=self.spell.up)
+        return self._first(lambda at: at.act(up=at.spell.up) is not first)
+
+    def leaves_in_us(self) -> int | None:
+        """Give how long until leaving sure capacity for spot pays, if spot stays up; 0 = now."""
+        if not self.spell.up:
+            return None
+
+        def pays(at: Outlook) -> bool:
+            return at.table.leave(left=at.left, work=at.work, spell=at.spell)
+
+        return 0 if pays(self) else self._first(pays, works=1)
+
+    def _first(self, holds: Callable[[Outlook], bool], *, works: int = 0) -> int | None:
+        for slots in range(1, self.left):
+            age_h = self.spell.age_h + slots * self.slot_us / US_PER_HOUR
+            later = replace(
+                self,
+                spell=replace(self.spell, age_h=age_h),
+                left=self.left - slots,
+                work=max(0, self.work - works * slots),
+            )
+            if holds(later):
+                return slots * self.slot_us
+        return None
+
+
+def of_waiting(case: Case) -> Outlook | None:
+    """Give the outlook of a waiting job, None where no model is needed or none fits."""
+    if case.latest_us is None or not case.spots or not case.sures:
+        return None
+    slack_us = case.latest_us - case.now_us
+    return _outlook(
+        case.job,
+        case.market,
+        case.spots,
+        case.sures,
+        slack_us=slack_us,
+        work_ms=case.job.remaining_ms(),
+    )
+
+
+def of_running(running: Running) -> Outlook | None:
+    """Give the outlook of an attempt that trains on sure capacity."""
+    job, market = running.job, running.market
+    if job.deadline_us is None or running.attempt.training_us is None:
+        return None
+    choices = sorted(market.choices(job), key=lambda choice: choice.key)
+    sures = tuple(one for one in choices if one.flavor.name == running.flavor.name)
+    spots = tuple(one for one in choices if not one.sure and one.offer.launchable >= job.spec.nodes)
+    if not spots or not sures:
+        return None
+    left_ms = work_if_lost_ms(job, running.attempt, now_us=market.now_us)
+    needed_ms = guarded_ms(job.spec, left_ms, settings=market.settings)
+    needed_ms += overhead_ms(job, running.flavor, restores=True)
+    slack_us = job.deadline_us - market.now_us - needed_ms * US_PER_MS
+    return _outlook(job, market, spots, sures, slack_us=slack_us, work_ms=left_ms)
+
+
+def _outlook(
+    job: JobRow,
+    market: Market,
+    spots: tuple[Choice, ...],
+    sures: tuple[Choice, ...],
+    *,
+    slack_us: int,
+    work_ms: int,
+) -> Outlook | None:
+    nodes = job.spec.nodes
+    ratio = _rate(sures[0]) / max(1e-9, _rate(spots[0]))
+    work_us = guarded_ms(job.spec, work_ms, settings=market.settings) * US_PER_MS
+    dear = ratio <= 1 or sures[0].cost_nanos <= spots[0].cost_nanos  # expected evictions included
+    if dear or slack_us < 0 or slack_us + work_us > _HORIZON or not work_us:
+        return None
+    changeover_us = overhead_ms(job, spots[0].flavor, restores=True) * US_PER_MS
+    changeover_us += at_risk_ms(job.spec, work_ms) * US_PER_MS // 2
+    slot_us = _slot_us(changeover_us, slack_us + work_us + changeover_us)
+    spell = present(
+        [spot.offer.levels for spot in spots],
+        nodes=nodes,
+        now_us=market.now_us,
+        up=any(spot.offer.limit >= nodes for spot in spots),
+    )
+    terms = Terms(
+        slot_h=slot_us / US_PER_HOUR,
+        up_factor=spell.up_factor,
+        down_factor=spell.down_factor,
+        changeover=round(changeover_us / slot_us, 1),
+        ratio=round(ratio, 1),
+    )
+    work = -(-work_us // slot_us)
+    left = work + (slack_us + changeover_us) // slot_us
+    table = solve(terms, slots=_up(left), work=_up(work))
+    return Outlook(table=table, spell=spell, left=left, work=work, slot_us=slot_us)
+
+
+def _rate(choice: Choice) -> float:
+    return choice.cost_nanos / max(1, choice.wall_ms)
+
+
+def _slot_us(changeover_us: int, span_us: int) -> int:
+    """Give a slot of at least a changeover, of which the time left has not too many."""
+    slot_us = max(changeover_us, 60_000_000)
+    while span_us > _SLOTS * slot_us:
+        slot_us = slot_us * 3 // 2
+    return slot_us
+
+
+def _up(count: int) -> int:
+    return -(-count // _ROUND) * _ROUND

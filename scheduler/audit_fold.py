@@ -322,7 +322,7 @@ class Fold:
         yield from ()
 
     def _priced(self, e: Row) -> Told:
-        known = {"limit": 0, "limited_us": 0, "backoff_until_us": 0, "launch_failures": 0}
+        known: Row = {"limit": 0, "limited_us": 0, "backoff_until_us": 0, "launch_failures": 0}
         known |= {"evictions": 0, "exposure_ms": 0, "levels": [], "name": e["flavor"]}
         row = self.rows["flavors"].setdefault(e["flavor"], known)
         names = ("usd_nanos_per_hour", "list_usd_nanos_per_hour", "price_source")

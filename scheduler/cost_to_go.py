@@ -9,9 +9,11 @@ slack shrinks. Money is in units of one slot on spot.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,34 +45,39 @@ class Terms:
     slot_h: float
     up_factor: float
     down_factor: float
-    changeover: float  # as a share of a slot, 0..1
+    changeover: float  # in slots
     ratio: float  # price of sure capacity / price of spot
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The best actions, by [slots left, state of spot, slots of work left]."""
+    """The best actions, by [slots left, state of spot, spare slots among them]."""
 
     idle: Bytes  # nothing runs
     leaves: NDArray[np.bool_]  # trains on sure capacity: whether spot pays for the move
 
-    def act(self, *, left: int, work: int, spell: Spell) -> Action:
+    def act(self, *, left: int, spare: int, spell: Spell) -> Action:
         """Give what to do when nothing runs."""
-        return Action(int(self.idle[self._at(left, work, spell)]))
+        return Action(int(self.idle[self._at(left, spare, spell)]))
 
-    def leave(self, *, left: int, work: int, spell: Spell) -> bool:
+    def leave(self, *, left: int, spare: int, spell: Spell) -> bool:
         """Whether to leave sure capacity for spot."""
-        return bool(self.leaves[self._at(left, work, spell)])
+        return bool(self.leaves[self._at(left, spare, spell)])
 
-    def _at(self, left: int, work: int, spell: Spell) -> tuple[int, int, int]:
-        slots, _, works = self.idle.shape
-        return min(left, slots - 1), state(spell), min(work, works - 1)
+    def _at(self, left: int, spare: int, spell: Spell) -> tuple[int, int, int]:
+        slots, _, spares = self.idle.shape
+        return min(left, slots - 1), state(spell), min(spare, spares - 1)
 
 
 def state(spell: Spell) -> int:
     """Give the index of a spell's state: up by age, then down by age."""
-    age = int(np.searchsorted(AGES_H, spell.age_h, side="right")) - 1
-    return max(0, age) + (0 if spell.up else _AGES)
+    return int(states(np.array([spell.age_h]), up=spell.up)[0])
+
+
+def states(ages_h: NDArray[np.floating[Any]], *, up: bool) -> NDArray[np.int64]:
+    """Give the indices of a spell's state at several ages."""
+    found = np.searchsorted(AGES_H, ages_h, side="right") - 1
+    return np.maximum(0, found) + (0 if up else _AGES)
 
 
 def chain(terms: Terms) -> tuple[Floats, Floats]:
@@ -94,42 +101,79 @@ def chain(terms: Terms) -> tuple[Floats, Floats]:
 
 
 @lru_cache(maxsize=64)
-def solve(terms: Terms, *, slots: int, work: int) -> Table:
-    """Solve backwards from the deadline, for up to so many slots left and slots of work left."""
-    whole, unbroken = chain(terms)
-    dies = 1 - unbroken.sum(axis=1, keepdims=True)
-    idle = np.full((2 * _AGES, work + 1), _NEVER)
-    idle[:, 0] = 0.0
-    sure, spot = idle.copy(), idle[:_AGES].copy()
-    table = Table(
-        np.zeros((slots + 1, 2 * _AGES, work + 1), dtype=np.uint8),
-        np.zeros((slots + 1, 2 * _AGES, work + 1), dtype=np.bool_),
-    )
+def solve(terms: Terms, *, slots: int, slack: int) -> Table:
+    """Solve backwards from the deadline, for up to so many slots left, of which so many spare.
+
+    Vectors run over the spare slots k; with t slots left, t - k of work remain.
+    """
+    model = _Model(terms, slack=slack)
+    shape = (slots + 1, 2 * _AGES, slack + 1)
+    table = Table(np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=np.bool_))
     for left in range(1, slots + 1):
-        on_sure, on_spot = whole @ sure, unbroken @ spot + dies * idle[_AGES]
-        options = np.full((3, 2 * _AGES, work + 1), _NEVER)
-        options[Action.WAIT] = whole @ idle
-        options[Action.SPOT, :_AGES] = 1 + _launched(on_spot, terms.changeover)
-        options[Action.SURE] = terms.ratio + _launched(on_sure, terms.changeover)
-        options[:, :, 0] = 0.0
-        stay = terms.ratio + _done(on_sure)
-        stay[:, 0] = 0.0
-        idle = options.min(axis=0)
+        options, stay = model.step(left)
         table.idle[left] = options.argmin(axis=0)
         table.leaves[left, :_AGES] = options[Action.SPOT, :_AGES] < stay[:_AGES]
-        sure = np.minimum(stay, idle)
-        spot = np.minimum(1 + _done(on_spot), idle[:_AGES])
-        spot[:, 0] = 0.0
     return table
 
 
-def _done(costs: Floats) -> Floats:
-    """Shift by one slot of work."""
-    shifted = np.empty_like(costs)
-    shifted[:, 1:], shifted[:, 0] = costs[:, :-1], 0.0
+class _Model:
+    """The costs to go of the last slots on the way backwards."""
+
+    def __init__(self, terms: Terms, *, slack: int) -> None:
+        self._terms = terms
+        self._whole, self._unbroken = chain(terms)
+        self._launch = max(1, math.ceil(terms.changeover))  # slots that a launch takes
+        self._part = self._launch - terms.changeover  # of a slot that trains in them
+        self._boots = (
+            np.linalg.matrix_power(self._whole, self._launch),
+            np.linalg.matrix_power(self._unbroken, self._launch),
+        )
+        never = np.full((2 * _AGES, slack + 1), _NEVER)
+        never[:, 0] = 0.0
+        self._idle, self._sure = [never] * self._launch, [never] * self._launch
+        self._spot = [never[:_AGES]] * self._launch
+
+    def step(self, left: int) -> tuple[Floats, Floats]:
+        """Go back by one slot; give the costs of each action and of staying on sure capacity."""
+        ratio, over = self._terms.ratio, slice(left, None)  # no work is left from there on
+        options = np.full((3, *self._idle[0].shape), _NEVER)
+        options[Action.WAIT] = _later(self._whole @ self._idle[0], 1)
+        options[Action.SPOT, :_AGES] = self._launch + self._launched(
+            _on_spot(self._boots[1], self._spot[-1], self._idle[-1])
+        )
+        options[Action.SURE] = self._launch * ratio + self._launched(
+            self._boots[0] @ self._sure[-1]
+        )
+        options[:, :, over] = 0.0
+        stay = ratio + self._whole @ self._sure[0]
+        stay[:, over] = 0.0
+        idle = options.min(axis=0)
+        spot = 1 + _on_spot(self._unbroken, self._spot[0], self._idle[0])
+        spot[:, over] = 0.0
+        self._idle = [idle, *self._idle[:-1]]
+        self._sure = [np.minimum(stay, idle), *self._sure[:-1]]
+        self._spot = [np.minimum(spot, idle[:_AGES]), *self._spot[:-1]]
+        return options, stay
+
+    def _launched(self, costs: Floats) -> Floats:
+        """Spend a launch: between the neighbouring amounts of work that are done in its slots."""
+        whole = _later(costs, self._launch)
+        if not self._part:
+            return whole
+        return (1 - self._part) * whole + self._part * _later(costs, self._launch - 1)
+
+
+def _on_spot(unbroken: Floats, spot: Floats, idle: Floats) -> Floats:
+    """Spot stays, or it goes and the job waits in a young spell without it."""
+    dies = 1 - unbroken.sum(axis=1, keepdims=True)
+    stays: Floats = unbroken @ spot + dies * idle[_AGES]
+    return stays
+
+
+def _later(costs: Floats, slots: int) -> Floats:
+    """Spend spare slots."""
+    if not slots:
+        return costs
+    shifted = np.full_like(costs, _NEVER)
+    shifted[:, slots:] = costs[:, :-slots]
     return shifted
-
-
-def _launched(costs: Floats, changeover: float) -> Floats:
-    """Work of a slot whose first part is a changeover, between the neighbouring amounts."""
-    return changeover * costs + (1 - changeover) * _done(costs)

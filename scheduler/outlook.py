@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jobs.durations import US_PER_MS
 from jobs.rows import JobRow
-from scheduler.cost_to_go import Action, Table, Terms, solve
+from scheduler.cost_to_go import Action, Table, Terms, solve, states
 from scheduler.market import Choice, Market
 from scheduler.needs import at_risk_ms, guarded_ms, overhead_ms, work_if_lost_ms
 from scheduler.survival import US_PER_HOUR, Spell, present
 from scheduler.wishes import Case, Running
 
-_SLOTS = 384  # most slots of a table; longer deadlines get longer slots
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+_SLOTS = 700  # most slots of a table; longer deadlines get longer slots
 _ROUND = 32  # sizes of tables are rounded up to this, so that jobs share them
 _HORIZON = 4_000 * US_PER_HOUR  # who has more time than this needs no plan
 
@@ -25,41 +31,35 @@ class Outlook:
     table: Table
     spell: Spell
     left: int  # slots until the deadline
-    work: int  # slots of work left
+    spare: int  # those of them that the work does not need
     slot_us: int
 
     def act(self, *, up: bool) -> Action:
         """Give what to do when nothing runs, with or without room on spot."""
         spell = self.spell if self.spell.up is up else replace(self.spell, up=up, age_h=0.0)
-        return self.table.act(left=self.left, work=self.work, spell=spell)
+        return self.table.act(left=self.left, spare=self.spare, spell=spell)
 
     def changes_in_us(self) -> int | None:
         """Give how long until waiting is no longer best, if spot stays as it is."""
-        first = self.act(up=self.spell.up)
-        return self._first(lambda at: at.act(up=at.spell.up) is not first)
+        first, table = self.act(up=self.spell.up), self.table
+        return self._first(lambda *at: table.idle[at] != first, spends=1)
 
     def leaves_in_us(self) -> int | None:
         """Give how long until leaving sure capacity for spot pays, if spot stays up; 0 = now."""
         if not self.spell.up:
             return None
+        if self.table.leave(left=self.left, spare=self.spare, spell=self.spell):
+            return 0
+        table = self.table
+        return self._first(lambda *at: table.leaves[at], spends=0)
 
-        def pays(at: Outlook) -> bool:
-            return at.table.leave(left=at.left, work=at.work, spell=at.spell)
-
-        return 0 if pays(self) else self._first(pays, works=1)
-
-    def _first(self, holds: Callable[[Outlook], bool], *, works: int = 0) -> int | None:
-        for slots in range(1, self.left):
-            age_h = self.spell.age_h + slots * self.slot_us / US_PER_HOUR
-            later = replace(
-                self,
-                spell=replace(self.spell, age_h=age_h),
-                left=self.left - slots,
-                work=max(0, self.work - works * slots),
-            )
-            if holds(later):
-                return slots * self.slot_us
-        return None
+    def _first(self, holds: Callable[[Ints, Ints, Ints], Bools], *, spends: int) -> int | None:
+        """Give how long until something holds, when each slot spends so much of the slack."""
+        slots = np.arange(1, self.left, dtype=np.int64)
+        ages_h = self.spell.age_h + slots * (self.slot_us / US_PER_HOUR)
+        spares = np.maximum(0, self.spare - spends * slots)
+        found = np.flatnonzero(holds(self.left - slots, states(ages_h, up=self.spell.up), spares))
+        return (int(found[0]) + 1) * self.slot_us if len(found) else None
 
 
 def of_waiting(case: Case) -> Outlook | None:
@@ -103,15 +103,16 @@ def _outlook(
     slack_us: int,
     work_ms: int,
 ) -> Outlook | None:
-    nodes = job.spec.nodes
+    assert job.deadline_us is not None, f"no deadline: {job.id}"
+    nodes, span_us = job.spec.nodes, job.deadline_us - job.submitted_us
     ratio = _rate(sures[0]) / max(1e-9, _rate(spots[0]))
     work_us = guarded_ms(job.spec, work_ms, settings=market.settings) * US_PER_MS
     dear = ratio <= 1 or sures[0].cost_nanos <= spots[0].cost_nanos  # expected evictions included
-    if dear or slack_us < 0 or slack_us + work_us > _HORIZON or not work_us:
+    if dear or slack_us < 0 or span_us > _HORIZON or not work_us:
         return None
     changeover_us = overhead_ms(job, spots[0].flavor, restores=True) * US_PER_MS
-    changeover_us += at_risk_ms(job.spec, work_ms) * US_PER_MS // 2
-    slot_us = _slot_us(changeover_us, slack_us + work_us + changeover_us)
+    changeover_us += at_risk_ms(job.spec, job.work_ms) * US_PER_MS // 2
+    slot_us = _slot_us(changeover_us, span_us)
     spell = present(
         [spot.offer.levels for spot in spots],
         nodes=nodes,
@@ -125,10 +126,12 @@ def _outlook(
         changeover=round(changeover_us / slot_us, 1),
         ratio=round(ratio, 1),
     )
-    work = -(-work_us // slot_us)
-    left = work + (slack_us + changeover_us) // slot_us
-    table = solve(terms, slots=_up(left), work=_up(work))
-    return Outlook(table=table, spell=spell, left=left, work=work, slot_us=slot_us)
+    work, spare = -(-work_us // slot_us), (slack_us + changeover_us) // slot_us
+    # as large as the job at its submission, so that it needs the same table all its life
+    slots = _up(max(span_us // slot_us, work + spare))
+    slack = _up(max((span_us - job.work_ms * US_PER_MS) // slot_us, spare))
+    table = solve(terms, slots=slots, slack=slack)
+    return Outlook(table=table, spell=spell, left=work + spare, spare=spare, slot_us=slot_us)
 
 
 def _rate(choice: Choice) -> float:
@@ -136,8 +139,8 @@ def _rate(choice: Choice) -> float:
 
 
 def _slot_us(changeover_us: int, span_us: int) -> int:
-    """Give a slot of at least a changeover, of which the time left has not too many."""
-    slot_us = max(changeover_us, 60_000_000)
+    """Give a slot of half a changeover, or longer if the time left has too many of them."""
+    slot_us = max(changeover_us // 2, 60_000_000)
     while span_us > _SLOTS * slot_us:
         slot_us = slot_us * 3 // 2
     return slot_us

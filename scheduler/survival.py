@@ -71,7 +71,7 @@ def present(histories: Iterable[Levels], *, nodes: int, now_us: int, up: bool) -
 
 def _factor(changes: int, expected: float) -> float:
     factor = (changes + PRIOR_CHANGES) / (expected + PRIOR_CHANGES)
-    return 2.0 ** (round(math.log2(factor) * _OCTAVE) / _OCTAVE)
+    return math.exp2(round(math.log2(factor) * _OCTAVE) / _OCTAVE)
 
 
 def _spells(histories: list[Levels], *, nodes: int) -> list[tuple[int, bool]]:

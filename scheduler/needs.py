@@ -54,12 +54,13 @@ def at_risk_ms(spec: JobSpec, work_ms: int) -> int:
     return min(interval + spec.save, with_stalls_ms(spec, work_ms))
 
 
-def leaving_ms(spec: JobSpec, flavor: Flavor, *, settings: PolicySettings) -> int:
+def leaving_ms(flavor: Flavor, *, steady: bool, settings: PolicySettings) -> int:
     """Most time that is lost between "it goes" and "its job may start elsewhere".
 
-    A job that saves continuously goes on during the cloud's notice, so only our own drain counts.
+    An attempt that trains and saves continuously (``steady``) goes on during the cloud's notice,
+    so only our own drain counts. One that still boots spends the notice on nothing.
     """
-    if spec.checkpoint_interval == 0:
+    if steady:
         return settings.drain_grace_ms
     return max(settings.drain_grace_ms, flavor.notice_ms)
 
@@ -114,12 +115,18 @@ def latest_spot_start_us(
     """
     wasted = overhead_ms(job, spot, restores=job.attempts > 0)
     wasted += at_risk_ms(job.spec, job.remaining_ms())
-    wasted += leaving_ms(job.spec, spot, settings=settings)
+    wasted += leaving_ms(spot, steady=False, settings=settings)
     return sure_start_us - wasted * US_PER_MS
 
 
 def leave_spot_us(
-    job: JobRow, spot: Flavor, sure: Iterable[Flavor], *, work_ms: int, settings: PolicySettings
+    job: JobRow,
+    spot: Flavor,
+    sure: Iterable[Flavor],
+    *,
+    work_ms: int,
+    settings: PolicySettings,
+    steady: bool = False,
 ) -> int:
     """Give the instant at which an attempt on spot must begin to leave for sure capacity.
 
@@ -129,9 +136,10 @@ def leave_spot_us(
         sure: where it would go.
         work_ms: the work that would remain if the attempt died now.
         settings: give the margins and the grace period.
+        steady: it trains and saves continuously.
     """
     sure_us = latest_start_us(job, sure, work_ms=work_ms, restores=True, settings=settings)
-    return sure_us - leaving_ms(job.spec, spot, settings=settings) * US_PER_MS
+    return sure_us - leaving_ms(spot, steady=steady, settings=settings) * US_PER_MS
 
 
 def is_steady(job: JobRow, attempt: AttemptRow) -> bool:

@@ -107,6 +107,7 @@ def _leave_us(one: LiveAttempt, sure: tuple[Flavor, ...], *, market: Market) -> 
         sure,
         work_ms=work_if_lost_ms(one.job, one.attempt, now_us=market.now_us),
         settings=market.settings,
+        steady=is_steady(one.job, one.attempt),
     )
 
 

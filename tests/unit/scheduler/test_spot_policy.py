@@ -214,6 +214,17 @@ FATES = st.builds(
 )
 
 
+def test_a_notice_during_a_slow_boot_costs_its_whole_length() -> None:
+    """Saving continuously helps only who trains: 1,000 s late to boot, 30 s of notice, in time."""
+    spot = a_flavor("spot-a", boot_s=0, notice_ms=120_000)
+    job = a_job("a", work=7_200, deadline=7_600, checkpoint_interval=0)
+    slow = Fate(after_us=400 * S, notice_us=30 * S, lag_us=1_000 * S)
+    sure = a_flavor("sure", usd=4, boot_s=0)
+    knobs = replace(EXACT, name="greedy")
+    duel = Duel(job, (spot, sure), settings=knobs, toggles=[], fates=[Fate(after_us=-1), slow])
+    assert duel.play() <= 7_600 * S + 2_000
+
+
 @settings(max_examples=400)
 @given(
     policy=st.sampled_from(sorted(POLICIES)),

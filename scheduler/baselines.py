@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from jobs.rows import JobRow
 from scheduler.lowtide import best_later, is_worth, on_sure, start_or_wait, wait_for
-from scheduler.market import Choice, Market
-from scheduler.needs import overhead_ms, work_if_lost_ms
+from scheduler.market import Choice
+from scheduler.needs import is_sure
 from scheduler.wishes import Case, Running, Wait, Wish
 
 
@@ -57,24 +57,19 @@ def uniform(case: Case) -> Wish | Wait:
 
 
 def uniform_leaves(running: Running) -> int | None:
-    """Give when an attempt on sure capacity is ahead again, with the paper's hysteresis.
+    """Go back to spot as soon as it has room, ahead or behind: the paper's "taking risks" rule.
 
-    It stays until the work done reaches what is expected two changeovers later, so that it does
-    not thrash around the line. Only while spot is allowed.
+    Without room on spot it stays, also when it is ahead: giving up sure capacity for nothing costs
+    a changeover each time, and was dearer on every setting of ``benchmarks.spot_policy``.
     """
     job, market = running.job, running.market
-    if job.deadline_us is None or running.attempt.training_us is None or not _spots(job, market):
+    if running.attempt.training_us is None:
         return None
-    work_ms, span_ms = job.work_ms, (job.deadline_us - job.submitted_us) // 1_000
-    left_ms = work_if_lost_ms(job, running.attempt, now_us=market.now_us)
-    done_ms = work_ms - left_ms
-    changeover_ms = overhead_ms(job, running.flavor, restores=True)
-    aim_us = market.now_us + 2 * changeover_ms * 1_000 - job.submitted_us
-    lag = aim_us // 1_000 * work_ms - done_ms * span_ms  # in ms x ms; <= 0: ahead
-    if lag <= 0:
-        return market.now_us
-    gain_per_ms = span_ms - work_ms  # how fast the lag shrinks while it trains
-    return market.now_us + -(-lag // gain_per_ms) * 1_000 if gain_per_ms > 0 else None
+    has_room = any(
+        not is_sure(offer.flavor) and offer.launchable >= job.spec.nodes
+        for offer in market.allowed(job.spec)
+    )
+    return market.now_us if has_room else None
 
 
 def _behind_us(job: JobRow) -> int:
@@ -83,7 +78,3 @@ def _behind_us(job: JobRow) -> int:
     done_ms = job.work_ms - job.remaining_ms()
     span_us = job.deadline_us - job.submitted_us
     return job.submitted_us + span_us * done_ms // max(1, job.work_ms)
-
-
-def _spots(job: JobRow, market: Market) -> bool:
-    return len(market.sure_flavors(job.spec)) < len(market.allowed(job.spec))

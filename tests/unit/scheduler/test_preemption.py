@@ -148,16 +148,14 @@ def uniform(**row: Any) -> tuple[JobRow, PolicySettings]:
     return job, settings
 
 
-def test_uniform_progress_gives_back_when_it_is_ahead_by_two_changeovers() -> None:
-    """At 2 h a quarter is due; it goes on until what is due two boots later is done."""
+def test_uniform_progress_goes_back_to_spot_when_it_has_room() -> None:
+    """Ahead or behind; without room it keeps the capacity that is sure."""
     job, settings = uniform(restore_point=a_point(1_800, at_s=7_200))
     live = (an_attempt(job, SURE, training_s=7_200, number=2),)
     world = a_world(now_s=7_200, live=live, offers=OFFERS, settings=settings)
-    plan = decide(world)
-    assert not plan.preempts
-    assert plan.wake_at_us == 7_240 * S  # done grows at 1, due at 1/4: 30 s of work ahead
-    plan = decide(replace(world, now_us=7_240 * S))
-    assert [one.reason for one in plan.preempts] == [Reason.PREEMPTED]
+    assert [one.reason for one in decide(world).preempts] == [Reason.PREEMPTED]
+    full = replace(world, offers=(an_offer(SPOT, room=0), OFFERS[1]))
+    assert not decide(full).preempts
 
 
 def test_uniform_progress_keeps_the_safety_net() -> None:

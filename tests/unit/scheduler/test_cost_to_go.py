@@ -1,0 +1,74 @@
+"""What spot's spells look like, and what the expected cost of the rest advises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scheduler.cost_to_go import Action, Terms, chain, solve
+from scheduler.survival import FIRST_AGE_H, US_PER_HOUR, Spell, present
+
+TERMS = Terms(slot_h=0.1, up_factor=1.0, down_factor=1.0, changeover=2.0, ratio=3.0)
+
+
+def hours(*steps: tuple[float, int]) -> tuple[tuple[int, int], ...]:
+    """Give levels by the hour."""
+    return tuple((round(at * US_PER_HOUR), level) for at, level in steps)
+
+
+def test_a_spell_counts_for_the_gang_that_asks() -> None:
+    """Eight nodes are up all the time, sixteen for half an hour."""
+    levels = hours((0, 8), (1, 16))
+    now_us = round(1.5 * US_PER_HOUR)
+    small = present([levels], nodes=8, now_us=now_us, up=False)
+    assert (small.up, small.age_h) == (True, FIRST_AGE_H + 1.5)
+    large = present([levels], nodes=16, now_us=now_us, up=False)
+    assert (large.up, large.age_h) == (True, 0.5)
+
+
+def test_several_zones_are_up_while_one_is() -> None:
+    """A gap in one zone that the other fills is no gap."""
+    zones = [hours((0, 1), (1, 0)), hours((0, 0), (0.5, 1), (2, 0))]
+    spell = present(zones, nodes=1, now_us=round(2.5 * US_PER_HOUR), up=True)
+    assert (spell.up, spell.age_h) == (False, 0.5)
+
+
+def test_a_place_that_flickers_is_feared_and_a_calm_one_is_trusted() -> None:
+    """The factor moves away from 1 with what was seen, in both directions."""
+    flicker = hours(*((at / 10, at % 2) for at in range(80)))
+    spell = present([flicker], nodes=1, now_us=8 * US_PER_HOUR, up=True)
+    assert min(spell.up_factor, spell.down_factor) > 2
+    calm = present([hours((0, 1))], nodes=1, now_us=10_000 * US_PER_HOUR, up=True)
+    assert calm.up_factor < 1 == calm.down_factor
+
+
+def test_without_a_history_what_is_up_now_counts() -> None:
+    """A new flavor is judged like any other."""
+    assert present([()], nodes=1, now_us=0, up=False) == Spell(up=False, age_h=FIRST_AGE_H)
+
+
+def test_the_chain_is_one_and_old_spells_last() -> None:
+    """Rows add up to one; what has lasted survives a slot more surely than what is new."""
+    whole, unbroken = chain(TERMS)
+    assert np.allclose(whole.sum(axis=1), 1)
+    assert np.all(whole >= 0)
+    assert np.all(np.diff(unbroken.sum(axis=1)) > 0)
+
+
+@pytest.mark.parametrize("age_h", [0.1, 1.0, 12.0])
+def test_advice_follows_the_slack(age_h: float) -> None:
+    """Spot when it is up and time is plenty, waiting without it, sure capacity at the end."""
+    table = solve(TERMS, slots=160, slack=100)
+    up, down = Spell(up=True, age_h=age_h), Spell(up=False, age_h=age_h)
+    assert table.act(left=150, spare=100, spell=up) is Action.SPOT
+    assert table.act(left=150, spare=100, spell=down) is Action.WAIT
+    assert table.act(left=52, spare=2, spell=down) is Action.SURE
+    assert table.act(left=52, spare=2, spell=up) is Action.SURE
+    assert table.leave(left=150, spare=100, spell=up)
+    assert not table.leave(left=52, spare=2, spell=up)
+
+
+def test_spot_at_the_price_of_sure_capacity_is_not_worth_its_risk() -> None:
+    """Equal prices: nothing leaves sure capacity, however much time there is."""
+    table = solve(Terms(0.1, 1.0, 1.0, 2.0, 1.0), slots=160, slack=100)
+    assert not table.leaves.any()

@@ -51,21 +51,23 @@ def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools) -> Mov
         if not is_sure(offer.flavor):
             _leave_spot(one, moves, market=market, pools=pools)
         elif not one.job.on_safety_net:
-            _give_back(one, moves, market=market)
+            _give_back(one, moves, market=market, pools=pools)
     if moves.preempts:
         # An attempt that never started ends at once and without a notice.
         moves.wakes_us.append(market.now_us + REACTION_US)
     return moves
 
 
-def _give_back(one: LiveAttempt, moves: Moves, *, market: Market) -> None:
+def _give_back(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) -> None:
     flavor = market.offers[one.attempt.flavor].flavor
     policy = POLICIES[market.settings.name]
     at_us = policy.leaves(Running(job=one.job, attempt=one.attempt, flavor=flavor, market=market))
     sure = market.sure_flavors(one.job.spec)
     if at_us is None or _leave_us(one, sure, market=market) <= max(at_us, market.now_us):
         return  # there is no time to come back
-    if at_us <= market.now_us:
+    if at_us > market.now_us:
+        moves.wakes_us.append(at_us)
+    elif _takes_spot(one, market=market, pools=pools):
         moves.preempts.append(
             Preempt(
                 attempt_id=one.attempt.id,
@@ -74,8 +76,15 @@ def _give_back(one: LiveAttempt, moves: Moves, *, market: Market) -> None:
                 grace_ms=market.settings.drain_grace_ms,
             )
         )
-    else:
-        moves.wakes_us.append(at_us)
+
+
+def _takes_spot(one: LiveAttempt, *, market: Market, pools: Pools) -> bool:
+    """Whether there is room on spot that nobody else goes back to in this plan."""
+    for choice in market.choices(one.job):
+        if not choice.sure and pools.cost(choice, one.job.spec) is not None:
+            pools.take(one.job.spec, choice.offer)
+            return True
+    return False
 
 
 def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) -> None:

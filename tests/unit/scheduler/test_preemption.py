@@ -130,6 +130,16 @@ def test_a_job_stays_on_sure_capacity_while_spot_has_no_room_or_saves_nothing(of
     assert not plan.preempts
 
 
+def test_two_jobs_do_not_go_back_to_the_same_spot_node() -> None:
+    """With room for one, one goes; the other would only have stopped."""
+    jobs = [replace(saving(checkpoint_interval=0), id=name) for name in ("a", "b")]
+    live = tuple(an_attempt(job, SURE, training_s=60) for job in jobs)
+    offers = (an_offer(SPOT, room=1), OFFERS[1])
+    plan = decide(a_world(now_s=3_700, live=live, offers=offers))
+    assert [one.attempt_id for one in plan.preempts] == ["a/1"]
+    assert not plan.new_nodes
+
+
 def test_a_job_without_a_deadline_stays_on_spot() -> None:
     """Nothing forces it to leave."""
     job = a_job("a", work="2h")

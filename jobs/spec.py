@@ -84,7 +84,7 @@ class JobSpec(BaseModel):
     tags: Mapping[Label, Label] = Field(default_factory=dict)
     priority: int = Field(default=0, ge=-1_000, le=1_000)
     max_failures: int = Field(default=0, ge=0, le=100, description="retries of the user's errors")
-    max_runtime: DurationMs | None = None
+    max_runtime: DurationMs | None = Field(default=None, description="longest time of one attempt")
 
     @field_validator("gpus")
     @classmethod

@@ -43,7 +43,7 @@ def wish(case: Case) -> Wish | Wait:
     outlook = of_waiting(case)
     if outlook is not None:
         return by_outlook(case, outlook)
-    limit = case.spots[0].cost_nanos
+    limit = case.spots[-1].cost_nanos  # the dearest: the cheapest with room is taken
     sures = [choice for choice in case.sures if choice.cost_nanos <= limit]
     return start_or_wait(case, sorted((*case.spots, *sures), key=lambda choice: choice.key))
 

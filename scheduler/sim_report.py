@@ -60,6 +60,8 @@ def report(result: Result) -> Row:
     cost_usd = _usd(sums.bill_nanos + egress)
     bound = lower_bound(result)
     jobs = list(result.jobs.values())
+    # The bound is for all of the work, so the cost of a part of it says nothing beside it.
+    whole = all(job.ended for job in jobs)
     return {
         "policy": result.policy,
         "jobs": len(result.scenario.arrivals),
@@ -68,7 +70,7 @@ def report(result: Result) -> Row:
         "egress_usd": _usd(egress),
         "bound_usd": None if bound.usd is None else round(bound.usd, 9),
         "bound_kind": bound.kind,
-        "regret": round(cost_usd / bound.usd, 6) if bound.usd else None,
+        "regret": round(cost_usd / bound.usd, 6) if bound.usd and whole else None,
         "deadline_misses": sum(_missed(result, job) for job in jobs),
         "unfinished": sum(not job.ended for job in jobs),
         "evictions": sum(job.evictions for job in jobs),
@@ -82,6 +84,7 @@ def report(result: Result) -> Row:
         "wall_s": round(result.wall_s, 3),
         "decisions": decisions,
         "per_team": _per_team(result, sums),
+        "not_applied": ["budgets"] if result.scenario.budgets else [],
         "journal_hash": journal_hash,
     }
 

@@ -44,7 +44,7 @@ Deadline = Annotated[
     str | None,
     typer.Option(
         metavar="WHEN",
-        help="'6h' from now, or 2026-12-01T06:00+01:00; needs --work.",
+        help="'6h' from now, or 2026-12-01T06:00+01:00; give --work with it to save money.",
         rich_help_panel=WHEN,
     ),
 ]

@@ -19,7 +19,7 @@ LIMIT_S = 20.0
 CONFIG = """\
 clusters:
   - name: lab
-    provider: static
+    provider: local
     provider_options: {key: value}
     flavors:
       - name: spot

@@ -322,7 +322,7 @@ def test_an_agent_learns_its_configuration(served: Served) -> None:
     config = ScriptedAgent(served.http).sync()["config"]
     assert [flavor["name"] for flavor in config["flavors"]] == ["spot", "od"]
     assert config["storage"] == str(served.home.folder / "storage")
-    assert (config["provider"], config["provider_options"]) == ("static", {"key": "value"})
+    assert (config["provider"], config["provider_options"]) == ("local", {"key": "value"})
     unknown = served.http.post("/v1/agents/other/sync", json={"agent": "x"})
     assert "lab" in refusal(unknown, status=404, code="not-found")["remedy"]
 

@@ -149,3 +149,10 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
     """A wrong path ends in one cause and one remedy, not in a trace."""
     with pytest.raises(FileFormatError, match=r"absent\.yaml cannot be read"):
         load_settings(tmp_path / "absent.yaml")
+
+
+def test_only_nodes_that_we_start_can_be_launched() -> None:
+    """On a static cluster jobs wait for nodes that join; nothing is launched in vain."""
+    static = parsed(BASE).flavors["a-spot"]
+    local = parsed(BASE.replace("static", "local")).flavors["a-spot"]
+    assert (static.launches, local.launches) == (False, True)

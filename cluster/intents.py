@@ -1,7 +1,7 @@
 """What we want of the world. Intents follow from rows, so re-issuing one is harmless.
 
-``open_intents`` derives every intent that is open from the present rows: after a crash the same
-rows give the same intents again, and each is idempotent by its ``id``.
+``node_intents`` and ``attempt_intents`` derive what is open from the present rows: after a crash
+the same rows give the same intents again, and each is idempotent by its ``id``.
 """
 
 from __future__ import annotations
@@ -92,14 +92,6 @@ class StopAttempt:
 
 
 Intent = LaunchNode | ReleaseNode | EvictNode | StartAttempt | DrainAttempt | StopAttempt
-
-
-def open_intents(state: State) -> Iterator[Intent]:
-    """Give every intent that the present rows call for, nodes before attempts."""
-    for node_id in state.live_nodes:
-        yield from node_intents(state, state.nodes[node_id])
-    for attempt_id in state.live_attempts:
-        yield from attempt_intents(state, state.attempts[attempt_id])
 
 
 def node_intents(state: State, node: NodeRow) -> Iterator[Intent]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jobs.ledger.accounts import CostClass, attempt_account, provider_account
+from jobs.ledger.accounts import provider_account
 
 METHOD = "gpu-seconds-v1"
 
@@ -65,13 +65,3 @@ class Entry:
 def usage_id(node_id: str, *, start_us: int, end_us: int) -> str:
     """Give the idempotency key of a usage entry."""
     return f"{provider_account(node_id)}|{METHOD}|{start_us}-{end_us}"
-
-
-def class_leg(attempt_id: str, cost_class: CostClass, *, like: Posting) -> Posting:
-    """Give a posting of the same amounts on another class of the attempt."""
-    return Posting(
-        account=attempt_account(attempt_id, cost_class),
-        usd_nanos=like.usd_nanos,
-        gpu_ms=like.gpu_ms,
-        list_usd_nanos=like.list_usd_nanos,
-    )

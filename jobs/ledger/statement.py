@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from jobs.ledger.accounts import RESTART_CLASSES, CostClass, split_attempt_account
-from jobs.ledger.entries import Entry, EntryKind
+from jobs.ledger.entries import Entry
 
 MS_PER_HOUR = 3_600_000
 
@@ -96,17 +96,6 @@ def overview(entries: Iterable[Entry]) -> Overview:
         overhead=groups["overhead"],
         bill=bill,
         difference_usd_nanos=bill.usd_nanos - charged.usd_nanos,
-    )
-
-
-def spot_saved(entries: Iterable[Entry]) -> int:
-    """Give list minus paid over all usage, in nano-dollars: what cheap capacity saved gross."""
-    return sum(
-        leg.usd_nanos - leg.list_usd_nanos
-        for entry in entries
-        if entry.kind is EntryKind.USAGE
-        for leg in entry.postings
-        if leg.account.startswith("provider:")
     )
 
 

@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): about 3 minutes the first time."
 	@$(PIP) install '$(TORCH)'
-	@$(PIP) install -c constraints.txt -e '.[all,dev]'
+	@$(PIP) install -c constraints.txt -e '.[all,dev,peers]'
 	@touch $@
 
 test: setup  ## run the tests (not those marked slow or benchmark)

@@ -26,6 +26,14 @@ class StoredObject:
     """When it was last written, by the store's clock, microseconds UTC."""
 
 
+def checked_key(key: str) -> str:
+    """Return `key`; assert that it is a relative path that stays inside its store."""
+    assert key, "an object needs a name"
+    assert not key.startswith("/"), key
+    assert not set(key.split("/")) & {"", ".", ".."}, key
+    return key
+
+
 def chunk_key(blake3: str) -> str:
     """Name a chunk; the two-letter folder keeps file systems' folders small."""
     return f"{CHUNKS}{blake3[:2]}/{blake3}"

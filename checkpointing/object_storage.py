@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final
 
 import boto3
@@ -42,6 +43,7 @@ _CREDENTIALS: Final = frozenset(
         "SignatureDoesNotMatch",
     }
 )
+_PAST_END: Final = frozenset({"InvalidRange", "416"})
 _TAKEN: Final = frozenset({"PreconditionFailed", "412"})
 _CONTENDED: Final = frozenset({"ConditionalRequestConflict", "409"})
 
@@ -101,10 +103,26 @@ class ObjectStorage:
                     Bucket=self._bucket, Key=self._prefix + key, Range=wanted
                 )
             except ClientError as error:
-                if _code(error) in {"InvalidRange", "416"}:
+                if _code(error) in _PAST_END:
                     return b""
                 raise
             return bytes(found["Body"].read())
+
+    def get_into(self, key: str, target: memoryview, *, start: int = 0) -> int:
+        """Read a range from the socket straight into `target`."""
+        if not target.nbytes:
+            return 0
+        wanted = f"bytes={start}-{start + target.nbytes - 1}"
+        with self._clear_errors(key):
+            try:
+                found = self._client.get_object(
+                    Bucket=self._bucket, Key=self._prefix + key, Range=wanted
+                )
+            except ClientError as error:
+                if _code(error) in _PAST_END:
+                    return 0
+                raise
+            return _filled(found["Body"], target.cast("B"))
 
     def list(self, prefix: str) -> tuple[StoredObject, ...]:
         """List all pages."""
@@ -127,6 +145,26 @@ class ObjectStorage:
                 raise
             return True
 
+    def abandon_uploads(self, prefix: str, *, older_than_us: int) -> int:
+        """Abort multipart uploads; ours are single requests, so these are other tools'."""
+        with self._clear_errors(prefix):
+            old = [item for item in self._uploads(prefix) if _us(item["Initiated"]) < older_than_us]
+            for item in old:
+                self._abort(item["Key"], item["UploadId"])
+        return len(old)
+
+    def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
+        pages = self._client.get_paginator("list_multipart_uploads")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+            yield from page.get("Uploads", [])
+
+    def _abort(self, key: str, upload_id: str) -> None:
+        try:
+            self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+        except ClientError as error:
+            if _code(error) != "NoSuchUpload":  # finished or aborted since the listing
+                raise
+
     def _put(self, key: str, data: Buffer, crc32c: int | None, **more: Any) -> None:  # noqa: ANN401
         body = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
         checksum = hashing.crc32c(body) if crc32c is None else crc32c
@@ -144,8 +182,7 @@ class ObjectStorage:
         for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
             for item in page.get("Contents", []):
                 key = item["Key"].removeprefix(self._prefix)
-                modified_us = int(item["LastModified"].timestamp() * 1_000_000)
-                yield StoredObject(key, item["Size"], modified_us)
+                yield StoredObject(key, item["Size"], _us(item["LastModified"]))
 
     @contextmanager
     def _clear_errors(self, key: str) -> Iterator[None]:
@@ -267,3 +304,17 @@ def _config() -> Config:
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _filled(body: Any, target: memoryview) -> int:  # noqa: ANN401
+    done = 0
+    while done < target.nbytes:
+        count = body.readinto(target[done : done + _READ_BYTES])
+        if not count:
+            break
+        done += count
+    return done
+
+
+def _us(instant: datetime) -> int:
+    return int(instant.timestamp() * 1_000_000)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 from typing_extensions import Buffer
 
 from checkpointing.clock import now_us
 from checkpointing.errors import MissingObject, StorageError
+from checkpointing.file_storage import FileStorage
 from checkpointing.hashing import crc32c
-from checkpointing.storage import (
-    FileStorage,
-    MemoryStorage,
-    Storage,
-    keeps_conditions,
-    open_storage,
-)
+from checkpointing.memory_storage import MemoryStorage
+from checkpointing.storage import Storage, keeps_conditions, open_storage
 from tests.s3_server import S3Server, s3_server
 
 __all__ = ["s3_server"]
@@ -72,6 +70,34 @@ def test_a_range_is_cut_exactly(storage: Storage) -> None:
     assert storage.get_range("k", 3, 0) == b""
 
 
+def test_a_range_lands_in_the_target(storage: Storage) -> None:
+    """A range fills the caller's memory and touches no byte beside it; short only at the end."""
+    storage.put("k", b"0123456789")
+    held = bytearray(b"........")
+    assert storage.get_into("k", memoryview(held)[2:5], start=3) == 3
+    assert held == b"..345..."
+    assert storage.get_into("k", memoryview(held)[4:], start=8) == 2
+    assert held[:6] == b"..3489"
+    assert storage.get_into("k", memoryview(held), start=10) == 0
+    assert storage.get_into("k", memoryview(held), start=99) == 0
+    assert storage.get_into("k", memoryview(held)[:0]) == 0
+
+
+def test_a_large_object_lands_whole(storage: Storage) -> None:
+    """Many times any block size, into memory of a wider type: nothing is lost at the seams."""
+    data = bytes(range(256)) * 20_000
+    storage.put("large", data)
+    target = array("q", bytes(len(data)))
+    assert storage.get_into("large", memoryview(target)) == len(data)
+    assert target.tobytes() == data
+
+
+def test_an_empty_object_fills_nothing(storage: Storage) -> None:
+    """An object without bytes is there, and gives none."""
+    storage.put("empty", b"")
+    assert storage.get_into("empty", memoryview(bytearray(3))) == 0
+
+
 def test_if_absent_stores_once(storage: Storage) -> None:
     """The second writer of a name is told so and changes nothing."""
     assert storage.put_if_absent("c", b"first")
@@ -95,7 +121,12 @@ def test_if_absent_has_one_winner(storage: Storage) -> None:
 
 def test_what_is_absent_is_named(storage: Storage) -> None:
     """Reading what is not there raises `MissingObject` with the name; deleting it does not."""
-    for read in (storage.get, lambda key: storage.get_range(key, 0, 1)):
+    target = memoryview(bytearray(1))
+    for read in (
+        storage.get,
+        lambda key: storage.get_range(key, 0, 1),
+        lambda key: storage.get_into(key, target),
+    ):
         with pytest.raises(MissingObject, match="no/such"):
             read("no/such")
     assert not storage.exists("no/such")
@@ -121,6 +152,13 @@ def test_a_listing_is_complete_and_sorted(storage: Storage) -> None:
     assert [item.length for item in storage.list("pq")] == [2]
     assert storage.list("p/")[0].modified_us > 1_500_000_000_000_000
     assert storage.list("nothing/") == ()
+
+
+def test_abandoning_uploads_leaves_objects(storage: Storage) -> None:
+    """A store without unfinished uploads has nothing to abort, and keeps what it holds."""
+    storage.put("p/a", b"1")
+    assert storage.abandon_uploads("p/", older_than_us=now_us() + 10**9) == 0
+    assert storage.get("p/a") == b"1"
 
 
 def test_the_probe_finds_conditions_kept(storage: Storage) -> None:
@@ -210,3 +248,20 @@ def test_s3_verifies_the_checksum(s3_server: S3Server, monkeypatch: pytest.Monke
     with pytest.raises(StorageError):
         storage.put("bad", b"hello", crc32c=0)
     assert not storage.exists("bad")
+
+
+@pytest.mark.integration
+def test_old_unfinished_uploads_are_aborted(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those under our prefix, and only those that began before the given instant."""
+    use(s3_server, monkeypatch)
+    storage = open_storage(f"s3://{s3_server.bucket}/ours")
+    client = boto3.session.Session().client("s3")
+    for key in ("ours/p/a", "ours/p/b", "ours/q", "theirs/p/a"):
+        client.create_multipart_upload(Bucket=s3_server.bucket, Key=key)
+    hour_us = 3_600_000_000
+    assert storage.abandon_uploads("p/", older_than_us=now_us() - hour_us) == 0
+    assert storage.abandon_uploads("p/", older_than_us=now_us() + hour_us) == 2
+    left = client.list_multipart_uploads(Bucket=s3_server.bucket)["Uploads"]
+    assert sorted(item["Key"] for item in left) == ["ours/q", "theirs/p/a"]

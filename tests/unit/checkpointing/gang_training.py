@@ -13,7 +13,7 @@ from typing_extensions import Buffer
 
 from checkpointing import CheckpointError, ResumableLoader, Session
 from checkpointing.errors import StorageError
-from checkpointing.storage import FileStorage
+from checkpointing.file_storage import FileStorage
 
 WORLD = 2
 

@@ -12,7 +12,7 @@ from checkpointing.commit import CLAIM, COMMIT, CommitRecord
 from checkpointing.commit_log import CommitLog
 from checkpointing.errors import FencedOut, StorageError, missing
 from checkpointing.keys import commit_key
-from checkpointing.storage import MemoryStorage
+from checkpointing.memory_storage import MemoryStorage
 
 
 def draft(epoch: int, *, step: int = 0, kind: str = COMMIT, session: int = 0) -> CommitRecord:

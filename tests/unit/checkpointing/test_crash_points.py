@@ -11,11 +11,11 @@ import torch
 from typing_extensions import Buffer
 
 from checkpointing.archive import Archive, open_archive
+from checkpointing.memory_storage import MemoryStorage
 from checkpointing.publish import Identity, Publisher
 from checkpointing.restore import state_fields
 from checkpointing.staging import Arena
 from checkpointing.state_tree import flatten
-from checkpointing.storage import MemoryStorage
 
 
 class Died(BaseException):

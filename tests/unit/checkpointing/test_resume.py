@@ -20,9 +20,9 @@ from checkpointing import CheckpointError, FencedOut, ResumableLoader, Session
 from checkpointing.archive import Retirement, next_epoch, open_archive
 from checkpointing.commit import CLAIM, CommitRecord
 from checkpointing.commit_log import CommitLog
+from checkpointing.file_storage import FileStorage
 from checkpointing.publish import Identity
 from checkpointing.retention import Retention
-from checkpointing.storage import FileStorage
 from tests.unit.checkpointing.training import Interrupted, Trainee, train
 
 EVERY_STEP = 0.000001

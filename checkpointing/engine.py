@@ -75,6 +75,9 @@ class Engine:
         self._watch = DrainWatch(control)
         self._restored: RestorePoint | None = None
         self._first = 0
+        self._total = 0
+        self._completed = 0
+        self._saved = 0
         self._interval_ms: int | None = None
         self._failed: tuple[int, CheckpointError] | None = None
         self._committed = -1
@@ -108,13 +111,18 @@ class Engine:
 
     def steps(self, total: int) -> Iterator[int]:
         """Yield the steps that remain, saving at their boundaries; end by draining or finishing."""
-        first = self.restored_step
-        self._begin()
-        self._control.send(Training(step=first, total_steps=total, at_us=now_us()))
+        first = self.begin(total)
         for step in range(first, total):
             yield step
-            self._boundary(step + 1, total)
-        self._finish(max(first, total))
+            self.completed(step + 1)
+        self.finish(max(first, total))
+
+    def begin(self, total: int) -> int:
+        """Set what must be exact when the first step draws its first random number; return it."""
+        self._total = total
+        self._begin()
+        self._control.send(Training(step=self._first, total_steps=total, at_us=now_us()))
+        return self._first
 
     def close(self, *, broken: bool = False) -> None:
         """Let an upload in flight end, and hang up; `broken` says that an error ends us."""
@@ -136,7 +144,7 @@ class Engine:
     def _take_up(self, point: RestorePoint) -> None:
         self._subjects.apply(point)
         self._restored = point
-        self._first = self._committed = point.record.step
+        self._first = self._committed = self._saved = point.record.step
         if self.saver is not None:
             self.saver.adopt(point)
 
@@ -145,17 +153,22 @@ class Engine:
 
     # ------------------------------------------------------------------ step boundary
 
-    def _boundary(self, completed: int, total: int) -> None:
-        """Between two steps: tell, agree, and save or leave if that was agreed."""
-        self._tell_progress(completed, total)
-        agreed = self._agree(last=completed == total)
+    def completed(self, steps: int) -> None:
+        """Between two steps: tell, agree, and save or leave if that was agreed.
+
+        May be called again for the same step (in a long evaluation): the state is as it was.
+        """
+        ends = steps == self._total != self._completed  # `finish` follows at once
+        self._completed = steps
+        self._tell_progress(steps, self._total)
+        agreed = self._agree(last=ends)
         if agreed.fenced:
             raise self._fenced or _gang_fenced()
         self._settle(agreed.committed)
-        if agreed.budget_us is not None and completed < total:
-            self._drain(completed, agreed.budget_us)
-        if agreed.save:
-            self._save(completed)
+        if agreed.budget_us is not None and not ends:
+            self._drain(steps, agreed.budget_us)
+        if agreed.save and steps > self._saved:
+            self._save(steps)
 
     def _agree(self, *, last: bool) -> _Agreed:
         if self.saver is not None:
@@ -199,6 +212,7 @@ class Engine:
 
     def _save(self, step: int) -> None:
         assert self.saver is not None, "agreed on a save without a store"
+        self._saved = step
         if self._gang.rank == 0:
             self._control.send(Saving(step=step, at_us=now_us()))
         state = self._subjects.capture(rank=self._gang.rank)
@@ -264,8 +278,8 @@ class Engine:
         )
         return bool(wants and not cannot)
 
-    def _finish(self, total: int) -> None:
-        """Commit the final state; raise the error if that cannot be done."""
+    def finish(self, total: int) -> None:
+        """Commit the final state, of `total` steps; raise the error if that cannot be done."""
         if self.saver is not None:
             self._await_save(self.saver)
             if self._rank_zero(self._committed) < total:

@@ -97,6 +97,27 @@ class Session:
         """
         return iter(range(total)) if self._engine is None else self._engine.steps(total)
 
+    def begin(self, total: int) -> int:
+        """For a loop that is not ours: return the first step to run, of 0 .. `total` - 1.
+
+        Call it right before that step, since it sets the random generators. `total` 0: not known.
+        """
+        return 0 if self._engine is None else self._engine.begin(total)
+
+    def completed(self, steps: int) -> None:
+        """For a loop that is not ours: `steps` steps are complete, and the next has not begun.
+
+        May save; when asked to drain it saves and raises `SystemExit(75)`. It may be called again
+        with the same number, as in a long evaluation.
+        """
+        if self._engine is not None:
+            self._engine.completed(steps)
+
+    def finish(self, steps: int) -> None:
+        """For a loop that is not ours: the training is over after `steps` steps; commit that."""
+        if self._engine is not None:
+            self._engine.finish(steps)
+
     @property
     def restored_step(self) -> int:
         """Steps that were already complete on entry."""

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointing.cadence import Cadence, fits_budget, is_due, measured, save_cost_us
 from checkpointing.commit import (
     CLAIM,
     COMMIT,
@@ -51,61 +50,6 @@ def manifest(**changed: object) -> Manifest:
         parts=(RankPart(1, "part", "cd" * 32),),
     )
     return replace(base, **changed)  # type: ignore[arg-type]
-
-
-# ------------------------------------------------------------------ cadence
-
-
-@pytest.mark.parametrize(
-    ("hazard_per_h", "cost_s", "optimum_s"),
-    [(1 / 3, 0.5, 104), (1, 2, 120), (4, 2, 60)],
-)
-def test_the_rule_is_young_and_daly(hazard_per_h: float, cost_s: float, optimum_s: int) -> None:
-    """It becomes due at sqrt(2 C / hazard), Young's optimum."""
-    cadence = Cadence(hazard_ppb_per_s=int(hazard_per_h / 3600 * 1e9), cost_us=int(cost_s * S))
-    assert not is_due(cadence, unsaved_us=int(optimum_s * 0.98 * S))
-    assert is_due(cadence, unsaved_us=int(optimum_s * 1.02 * S))
-
-
-def test_a_sure_notice_makes_saving_needless() -> None:
-    """If every eviction gives notice and a save fits it, there is nothing to insure."""
-    assert not is_due(Cadence(notice_ppm=1_000_000), unsaved_us=10_000 * S)
-    assert is_due(Cadence(notice_ppm=0), unsaved_us=10_000 * S)
-
-
-def test_a_fixed_interval_decides_alone() -> None:
-    """The interval is kept whatever hazard and cost say."""
-    cadence = Cadence(interval_us=5 * S, hazard_ppb_per_s=0, cost_us=10**9)
-    assert not is_due(cadence, unsaved_us=5 * S - 1)
-    assert is_due(cadence, unsaved_us=5 * S)
-
-
-def test_free_saves_are_not_taken_at_every_step() -> None:
-    """Below a second the automatic rule never saves."""
-    assert not is_due(Cadence(cost_us=0), unsaved_us=S - 1)
-    assert is_due(Cadence(cost_us=0), unsaved_us=S)
-
-
-def test_the_cost_is_what_training_feels() -> None:
-    """A long upload counts by its interference, not by its duration."""
-    assert save_cost_us(100, upload_us=1000, interference_ppm=220_000) == 320
-    assert measured(Cadence(), stall_us=10, upload_us=0).cost_us == 10
-
-
-@given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**9))
-def test_waiting_longer_never_makes_it_less_due(one: int, other: int, cost: int) -> None:
-    """Due stays due."""
-    cadence = Cadence(cost_us=cost)
-    first, second = sorted((one, other))
-    assert is_due(cadence, unsaved_us=second) or not is_due(cadence, unsaved_us=first)
-
-
-def test_a_drain_budget_is_measured() -> None:
-    """A save that is known not to fit is not begun; an unknown one is tried."""
-    assert fits_budget(5 * S, expected_us=4 * S)
-    assert not fits_budget(5 * S, expected_us=6 * S)
-    assert fits_budget(5 * S, expected_us=None)
-    assert not fits_budget(0, expected_us=None)
 
 
 # ------------------------------------------------------------------ manifest and records

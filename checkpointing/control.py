@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Final, TypeAlias, cast
 
+from checkpointing.hazard_posterior import Risk
+
 DRAINED_EXIT_CODE: Final = 75
 """How a child leaves after a drain (EX_TEMPFAIL: try again later)."""
 
@@ -152,7 +154,15 @@ ChildMessage: TypeAlias = (
     | Drained
     | Finished
 )
-WorkerMessage: TypeAlias = Drain | SetCadence
+@dataclass(frozen=True, slots=True)
+class Hurry:
+    """Worker to child: an eviction is near (a neighbour got its notice): save at once."""
+
+    kind: ClassVar[str] = "hurry"
+    at_us: int
+
+
+WorkerMessage: TypeAlias = Drain | SetCadence | Risk | Hurry
 Message: TypeAlias = ChildMessage | WorkerMessage
 
 _KINDS: Final[Mapping[str, type[Message]]] = {
@@ -184,6 +194,8 @@ def decode(line: bytes) -> Message:
     """Parse one line; raise `ControlError`. Unknown fields are ignored, missing ones are not."""
     try:
         found = json.loads(line)
+        Risk,
+        Hurry,
     except ValueError as error:
         raise ControlError(f"not JSON: {line[:80]!r}") from error
     kind = found.get("kind") if isinstance(found, dict) else None

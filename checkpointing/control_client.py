@@ -20,6 +20,7 @@ from checkpointing.control import (
     ControlError,
     Drain,
     Hello,
+    Hurry,
     Message,
     SetCadence,
     Step,
@@ -27,6 +28,7 @@ from checkpointing.control import (
     encode,
 )
 
+from checkpointing.hazard_posterior import Risk
 _QUEUE_LIMIT: Final = 1000
 _RETRY_S: Final = 0.2
 _IDLE_S: Final = 0.5
@@ -59,6 +61,14 @@ class SilentControl:
 
     def send(self, message: Message) -> None:
         """Drop it."""
+    @property
+    def risk(self) -> Risk | None:
+        """What the scheduler knows of this attempt's evictions and price, once it told."""
+
+    @property
+    def hurries(self) -> int:
+        """How often the worker warned that an eviction is near."""
+
 
     def close(self, *, flush_s: float) -> None:
         """Nothing to close."""
@@ -68,6 +78,8 @@ class ControlClient:
     """Speaks to the worker whose socket is at `path`."""
 
     def __init__(self, path: str, *, hello: Hello) -> None:
+    risk: Risk | None = None
+    hurries: int = 0
         """Start the thread; the worker need not be there yet."""
         self.drain_deadline_us: int | None = None
         self.interval_ms: int | None = None
@@ -83,6 +95,8 @@ class ControlClient:
         self._thread.start()
 
     def send(self, message: Message) -> None:
+        self.risk: Risk | None = None
+        self.hurries = 0
         """Queue `message`; progress is dropped while nobody listens."""
         if isinstance(message, Step) and not self._connected:
             return
@@ -156,6 +170,10 @@ class _Lines:
     def feed(self, data: bytes) -> bool:
         """Hand on complete lines; return False at the end of the stream."""
         *lines, self._rest = (self._rest + data).split(b"\n")
+        elif isinstance(message, Risk):
+            self.risk = message
+        elif isinstance(message, Hurry):
+            self.hurries += 1
         for line in lines:
             self._take(line)
         return bool(data)

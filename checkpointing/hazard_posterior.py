@@ -13,7 +13,7 @@ mixture of calm and nervous places, of which those that have lasted are the calm
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
 MILLION: Final = 1_000_000
 _PPB: Final = 10**9
@@ -27,9 +27,11 @@ JUMP_PERCENT: Final = 20
 class Risk:
     """What the scheduler knows of one attempt: of its whole gang, on its flavor, at its price.
 
-    Without a scheduler: one eviction in three hours, and no notice of it.
+    Without a scheduler: one eviction in three hours, and no notice of it. It is a message from
+    the worker to the child as well, at the start and whenever it `is_news`.
     """
 
+    kind: ClassVar[str] = "risk"
     evictions_ppm: int = MILLION
     """`a` above, in millionths of an eviction."""
     exposure_ms: int = 3 * _MS_PER_HOUR

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
+from checkpointing.hazard_posterior import Risk
 from cluster.flavors import Flavor
 from cluster.intents import Intent
 from cluster.notices import Notice
@@ -31,6 +32,7 @@ class AgentConfig:
     storage: str = ""  # URI under which code archives and checkpoints live
     provider: str = "local"
     provider_options: dict[str, Any] = field(default_factory=dict)
+    risks: dict[str, Risk] = field(default_factory=dict)  # by attempt: evictions and price now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

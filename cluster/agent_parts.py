@@ -47,8 +47,9 @@ class Parts:
     flavors: dict[str, Flavor]
 
     def update(self, config: AgentConfig) -> None:
-        """Take over changed flavors; everything else needs a new agent."""
+        """Take over flavors and the news of attempts; everything else needs a new agent."""
         self.flavors.update({flavor.name: flavor for flavor in config.flavors})
+        self.driver.advise(config.risks)
 
     def close(self) -> None:
         """Let go; nodes and attempts live on."""

@@ -28,7 +28,17 @@ from cluster.attempt_worker_code import unpack_code
 from cluster.attempt_worker_control import ControlServer
 from cluster.attempt_worker_link import AgentLink
 from cluster.attempt_worker_news import Reporter
-from cluster.worker_wire import Bye, Drain, FromAgent, Go, Hello, Stop, WorkerOrder
+from cluster.worker_wire import (
+    Advise,
+    Bye,
+    Drain,
+    FromAgent,
+    Go,
+    Hello,
+    Hurry,
+    Stop,
+    WorkerOrder,
+)
 from jobs.codec import decode
 from jobs.errors import LowtideError
 
@@ -99,6 +109,10 @@ class AttemptWorker:
                 self._deadline_us = deadline_us
                 if first:
                     self._control.tell(control.Drain(deadline_us))
+            case Advise(risk=risk):
+                self._control.tell(risk)
+            case Hurry():
+                self._control.tell(control.Hurry(now_us()))
             case Stop():
                 self._kill()
             case Bye():

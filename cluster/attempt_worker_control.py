@@ -38,8 +38,9 @@ class ControlServer:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def tell(self, message: WorkerMessage) -> None:
-        """Tell every child, also those that connect later."""
+        """Tell every child, also those that connect later; the last word of a kind counts."""
         with self._lock:
+            self._standing = [one for one in self._standing if one.kind != message.kind]
             self._standing.append(message)
             links = list(self._links.values())
         for link in links:

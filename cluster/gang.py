@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from checkpointing.control import DRAINED_EXIT_CODE
+from checkpointing.hazard_posterior import Risk
 from cluster.intents import StartAttempt
 from cluster.notices import Outcome
 
@@ -67,6 +68,7 @@ class Gang:
     heard_us: dict[int, int] = field(default_factory=dict)  # by worker index, once it said hello
     failed_us: int = 0  # when a rank first failed
     ending_us: int = 0  # when the verdict was found
+    risk: Risk | None = None  # what its workers were told last of evictions and price
 
     @property
     def nodes(self) -> int:

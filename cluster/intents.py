@@ -6,10 +6,11 @@ the same rows give the same intents again, and each is idempotent by its ``id``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from checkpointing.hazard_posterior import Risk
 from jobs.reasons import Reason
 from jobs.rows import AttemptRow, NodeRow
 from jobs.spec import JobSpec
@@ -18,6 +19,9 @@ from jobs.states import AttemptState, NodeState
 
 STOP_REASONS = frozenset({Reason.USER_CANCELLED, Reason.MAX_RUNTIME})
 CLOUD_REASONS = frozenset({Reason.EVICTED, Reason.NODE_LOST})
+
+RiskOf = Callable[[State, AttemptRow], Risk | None]
+"""Gives what is known of an attempt's evictions and price; a function of the rows alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,8 @@ class StartAttempt:
     token: str
     step: int  # restore point, 0 = from the beginning
     total_steps: int  # as far as known, 0 = not
+    flavor: str = ""  # of its nodes
+    risk: Risk | None = None  # what was known of evictions and price when it was leased
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +118,13 @@ def node_intents(state: State, node: NodeRow) -> Iterator[Intent]:
         )
 
 
-def attempt_intents(state: State, attempt: AttemptRow) -> Iterator[Intent]:
+def attempt_intents(state: State, attempt: AttemptRow, *, risk_of: RiskOf) -> Iterator[Intent]:
     """Give what one attempt's row calls for."""
     nodes = [state.nodes[node_id] for node_id in attempt.node_ids]
     if attempt.state is AttemptState.LEASED:
         if all(node.state is NodeState.READY for node in nodes):
-            yield _start(state, attempt, tuple(node.address for node in nodes))
+            risk = risk_of(state, attempt)
+            yield _start(state, attempt, tuple(node.address for node in nodes), risk)
     elif attempt.state is AttemptState.DRAINING and attempt.reason in STOP_REASONS:
         yield StopAttempt(id=f"stop|{attempt.id}", cluster=attempt.cluster, attempt_id=attempt.id)
     elif attempt.state is AttemptState.DRAINING and attempt.reason not in CLOUD_REASONS:
@@ -129,7 +136,9 @@ def attempt_intents(state: State, attempt: AttemptRow) -> Iterator[Intent]:
         )
 
 
-def _start(state: State, attempt: AttemptRow, addresses: tuple[str, ...]) -> StartAttempt:
+def _start(
+    state: State, attempt: AttemptRow, addresses: tuple[str, ...], risk: Risk | None
+) -> StartAttempt:
     job = state.jobs[attempt.job_id]
     return StartAttempt(
         id=f"start|{attempt.id}",
@@ -143,4 +152,6 @@ def _start(state: State, attempt: AttemptRow, addresses: tuple[str, ...]) -> Sta
         token=state.leases[attempt.lease_id].token,
         step=job.restore_point.step if job.restore_point else 0,
         total_steps=job.total_steps,
+        flavor=attempt.flavor,
+        risk=risk,
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
+from checkpointing.hazard_posterior import Risk
 from cluster.agent_clock import monotonic_us, now_us
 from cluster.flavors import Flavor
 from cluster.gang import Facts
@@ -55,7 +57,14 @@ class LaunchTrouble:
     why: str
 
 
-DriverEvent = Intent | Heard | LaunchTrouble
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What the server knows now of the evictions and prices of attempts, by their id."""
+
+    risks: Mapping[str, Risk]
+
+
+DriverEvent = Intent | Heard | LaunchTrouble | Advice
 
 
 class DriverStore(Protocol):
@@ -99,6 +108,7 @@ class RayDriver:
         self._flavors = flavors
         self._events = events
         self._taken: set[str] = set()
+        self._advised: Mapping[str, Risk] = {}
         self._polled_us = 0
         self._nodes: dict[str, None] = {}
         self._closing = threading.Event()
@@ -118,6 +128,12 @@ class RayDriver:
     def submit(self, intent: Intent) -> None:
         """Take an intent once per life; what it calls for is only done where it is missing."""
         self._events.put(intent)
+
+    def advise(self, risks: Mapping[str, Risk]) -> None:
+        """Take what the server knows of attempts; saying the same again costs nothing."""
+        if risks != self._advised:
+            self._advised = risks
+            self._events.put(Advice(risks=risks))
 
     def close(self) -> None:
         """End the thread; nodes and attempts are left alone."""
@@ -146,6 +162,8 @@ class RayDriver:
             self._gangs.launch_failed(event.attempt_id, event.why)
         else:
             self._carry_out(event)
+        elif isinstance(event, Advice):
+            self._gangs.advise(event.risks)
 
     def _carry_out(self, intent: Intent) -> None:
         if intent.id in self._taken:
@@ -222,6 +240,7 @@ class RayDriver:
             self._gangs.drain_node(notice.node_id, deadline_us=notice.deadline_us - margin_us)
         elif isinstance(notice, NodeLost | NodeReleased):
             self._gangs.node_lost(notice.node_id)
+            self._gangs.hurry_beside(notice.node_id)
 
 
 def over_id(attempt_id: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
+from checkpointing.hazard_posterior import Risk, is_news
 from cluster.agent_clock import monotonic_us, now_us
 from cluster.gang import (
     LAUNCH_US,
@@ -22,12 +24,14 @@ from cluster.ray_driver_said import notice_of
 from cluster.worker_link import Heard
 from cluster.worker_wire import (
     Ack,
+    Advise,
     Bye,
     Drain,
     Exited,
     FromAgent,
     Go,
     Hello,
+    Hurry,
     Said,
     Stop,
     Unable,
@@ -99,6 +103,7 @@ class Gangs:
         for attempt, facts in self._store.live():
             patience = self._clock_us + (RETURN_US if facts.went else LAUNCH_US)
             gang = Gang(attempt=attempt, facts=facts, patience_us=patience)
+            gang.risk = None if facts.went else attempt.risk  # newer news may have been told
             self._gangs[attempt.attempt_id] = gang
             if not facts.went:
                 self._launch(attempt)
@@ -115,7 +120,10 @@ class Gangs:
         facts = Facts()
         self._store.keep(attempt, facts=facts)
         self._gangs[attempt.attempt_id] = Gang(
-            attempt=attempt, facts=facts, patience_us=self._clock_us + LAUNCH_US
+            attempt=attempt,
+            facts=facts,
+            patience_us=self._clock_us + LAUNCH_US,
+            risk=attempt.risk,
         )
         self._launch(attempt)
 
@@ -131,6 +139,22 @@ class Gangs:
         """Drain every gang that has a worker on the node: all its ranks, on all its nodes."""
         for gang in self._on(node_id):
             self.drain(gang.attempt.attempt_id, deadline_us=deadline_us)
+
+    def hurry_beside(self, node_id: str) -> None:
+        """Let other gangs on the node's flavor save early: they may be next."""
+        going = {gang.attempt.attempt_id: gang.attempt.flavor for gang in self._on(node_id)}
+        for attempt_id, gang in self._gangs.items():
+            staying = attempt_id not in going and not gang.facts.drain_deadline_us
+            if staying and gang.attempt.flavor in going.values():
+                self._tell_all(gang, Hurry())
+
+    def advise(self, risks: Mapping[str, Risk]) -> None:
+        """Take what the server knows of attempts now, and tell what is news to their workers."""
+        for attempt_id, risk in risks.items():
+            gang = self._gangs.get(attempt_id)
+            if gang is not None and is_news(gang.risk, present=risk):
+                gang.risk = risk
+                self._tell_all(gang, Advise(risk=risk))
 
     def node_lost(self, node_id: str) -> None:
         """Take that nothing runs on the node any more."""
@@ -226,6 +250,8 @@ class Gangs:
             drain = Drain(deadline_us=facts.drain_deadline_us)
             self._talker.send(attempt_id, hello.index, message=drain)
         if not gang.complete or (facts.drain_deadline_us and not facts.went):
+        if gang.risk is not None:
+            self._talker.send(attempt_id, hello.index, message=Advise(risk=gang.risk))
             return
         if not facts.went:
             facts.went = True

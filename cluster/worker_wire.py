@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from checkpointing.hazard_posterior import Risk
 from jobs.codec import decode, encode
 from jobs.spec import JobSpec
 
@@ -124,6 +125,21 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Advise:
+    """What is known of evictions and price now; the children pace their saves by it."""
+
+    kind: Literal["advise"] = "advise"
+    risk: Risk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hurry:
+    """An eviction is near: save at the next step boundary."""
+
+    kind: Literal["hurry"] = "hurry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """Kill the children now."""
 
@@ -156,7 +172,7 @@ class Bye:
 
 News = Said | Exited | Unable
 FromWorker = Hello | Beat | Said | Exited | Unable | Output
-FromAgent = Go | Drain | Stop | Ack | Kept | Bye
+FromAgent = Go | Drain | Advise | Hurry | Stop | Ack | Kept | Bye
 # A line without a kind must not pass for the first message that has no fields.
 _FROM_WORKER = Annotated[FromWorker, Field(discriminator="kind")]
 _FROM_AGENT = Annotated[FromAgent, Field(discriminator="kind")]

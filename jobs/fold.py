@@ -271,6 +271,7 @@ def _moved_node(state: State, node_id: str, to: NodeState, *, at_us: int) -> Nod
 def _touch_idle(state: State, node_id: str, *, at_us: int) -> None:
     row = state.nodes[node_id]
     idle = row.state is NodeState.READY and not state.node_leases.get(node_id)
+            noticed=flavor.noticed + (taken if e.reason is Reason.EVICTED else 0),
     state.put_node(replace(row, idle_since_us=at_us if idle else None))
 
 

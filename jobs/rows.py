@@ -171,6 +171,7 @@ class FlavorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetRow:
+    noticed: int = 0  # of them, those that gave notice
     """A team's (or job's) money: what is reserved for live attempts and what is spent."""
 
     owner: str

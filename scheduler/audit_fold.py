@@ -288,6 +288,7 @@ class Fold:
 
     def _node_ready(self, e: Row) -> Told:
         node = self.rows["nodes"][e["node_id"]]
+            flavor["noticed"] += e["reason"] == "evicted"
         yield from self._move("nodes", e["node_id"], "ready", e["at_us"])
         node |= {"ready_us": e["at_us"], "address": e["address"]}
         node["booting_us"] = e["at_us"] if node["booting_us"] is None else node["booting_us"]
@@ -323,7 +324,8 @@ class Fold:
 
     def _priced(self, e: Row) -> Told:
         known: Row = {"limit": 0, "limited_us": 0, "backoff_until_us": 0, "launch_failures": 0}
-        known |= {"evictions": 0, "exposure_ms": 0, "levels": [], "name": e["flavor"]}
+        known |= {"evictions": 0, "noticed": 0, "exposure_ms": 0, "levels": []}
+        known["name"] = e["flavor"]
         row = self.rows["flavors"].setdefault(e["flavor"], known)
         names = ("usd_nanos_per_hour", "list_usd_nanos_per_hour", "price_source")
         row |= {name: e[name] for name in names} | {"priced_us": e["at_us"]}

@@ -11,14 +11,16 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
+from checkpointing.hazard_posterior import Risk
 from cluster.driver import ClusterDriver
 from cluster.inbox import Inbox
 from cluster.intents import Intent
 from jobs.durations import US_PER_MS, US_PER_S
 from jobs.errors import FencedError, LowtideError
-from jobs.rows import JobRow, NodeRow
+from jobs.rows import AttemptRow, JobRow, NodeRow
 from jobs.state import State
 from jobs.store import JobStore
 from scheduler import commands as cmd
@@ -35,10 +37,12 @@ from scheduler.open_intents import OpenIntents
 from scheduler.plan import Plan
 from scheduler.reconcile import reconcile
 from scheduler.recorder import Recorder
+from scheduler.risk import risk_of, risks_of
 from scheduler.snapshot import PolicySettings, Snapshot
 
 LEADER_TTL_US = 10 * US_PER_S
 _RENEW_US = LEADER_TTL_US // 3
+_RISKS_US = 10 * US_PER_S  # how often live attempts' risks are worked out again
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class Controller:
         self._holder = holder
         self._epoch = 0
         self._renewed_us = 0
+        self._risks: Mapping[str, Mapping[str, Risk]] = MappingProxyType({})
+        self._risked_us = 0
         self._adopt(State())
 
     @property
@@ -90,6 +96,11 @@ class Controller:
     def open_intents(self) -> Mapping[str, tuple[Intent, ...]]:
         """All open intents by cluster, as of the last commit. Safe from any thread."""
         return self._open.by_cluster
+
+    @property
+    def risks(self) -> Mapping[str, Mapping[str, Risk]]:
+        """What was known of live attempts' evictions lately, by cluster. Safe from any thread."""
+        return self._risks
 
     def start(self) -> bool:
         """Become the leader, load the rows and issue every open intent again.
@@ -146,6 +157,7 @@ class Controller:
         while not stop.is_set():
             plan = self.tick()
             now_us = self._clock.now_us()
+            self._publish_risks(now_us)
             until_us = min(plan.wake_at_us or now_us + _RENEW_US, now_us + _RENEW_US)
             self._inbox.wait(max(0, until_us - now_us) / US_PER_S)
         self._store.release_leadership(self._holder)
@@ -157,7 +169,15 @@ class Controller:
         self._meter = Meter(state)
         self._recorder = Recorder(state, meter=self._meter)
         self._enactor = Enactor(state, self._catalog, self._ids)
-        self._open = OpenIntents()
+        self._open = OpenIntents(self._risk_of)
+
+    def _risk_of(self, state: State, attempt: AttemptRow) -> Risk | None:
+        return risk_of(state, self._catalog, attempt)
+
+    def _publish_risks(self, now_us: int) -> None:
+        if now_us - self._risked_us >= _RISKS_US:
+            self._risked_us = now_us
+            self._risks = MappingProxyType(risks_of(self._state, self._catalog, now_us=now_us))
 
     def _snapshot(self, now_us: int) -> Snapshot:
         return observe(

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from cluster.intents import Intent, attempt_intents, node_intents
+from cluster.intents import Intent, RiskOf, attempt_intents, node_intents
 from jobs.state import State
 
 
 class OpenIntents:
     """Open intents by subject, and by cluster for the agents."""
 
-    def __init__(self) -> None:
-        """Start with none."""
+    def __init__(self, risk_of: RiskOf) -> None:
+        """Start with none; ``risk_of`` gives what an attempt is told of its evictions."""
+        self._risk_of = risk_of
         self._by_subject: dict[tuple[str, str], tuple[Intent, ...]] = {}
         self.by_cluster: Mapping[str, tuple[Intent, ...]] = MappingProxyType({})
 
@@ -30,7 +31,7 @@ class OpenIntents:
         changed = False
         for subject in _touched(state, changes):
             before = self._by_subject.pop(subject, ())
-            now = _derive(state, subject)
+            now = _derive(state, subject, self._risk_of)
             known = {intent.id for intent in before}
             fresh += [intent for intent in now if intent.id not in known]
             changed = changed or now != before
@@ -66,11 +67,11 @@ def _touched(state: State, changes: Iterable[tuple[str, str]]) -> dict[tuple[str
     return nodes | attempts
 
 
-def _derive(state: State, subject: tuple[str, str]) -> tuple[Intent, ...]:
+def _derive(state: State, subject: tuple[str, str], risk_of: RiskOf) -> tuple[Intent, ...]:
     table, row_id = subject
     if table == "nodes":
         node = state.nodes[row_id]
         return tuple(node_intents(state, node)) if row_id in state.live_nodes else ()
     if row_id not in state.live_attempts:
         return ()
-    return tuple(attempt_intents(state, state.attempts[row_id]))
+    return tuple(attempt_intents(state, state.attempts[row_id], risk_of=risk_of))

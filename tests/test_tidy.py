@@ -104,6 +104,7 @@ PURE = {
     "scheduler.price_book",
     "scheduler.reconcile",
     "scheduler.recorder",
+    "scheduler.risk",
     "scheduler.scaling",
     "scheduler.sentences",
     "scheduler.snapshot",

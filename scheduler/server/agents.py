@@ -104,6 +104,7 @@ def _config(context: Context, cluster: ClusterSettings) -> dict[str, object]:
         "storage": context.storage_uri,
         "provider": cluster.provider,
         "provider_options": cluster.provider_options,
+        "risks": context.leadership.term().controller.risks.get(cluster.name, {}),
     }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from checkpointing.hazard_posterior import Risk
 from cluster.lines import LineReader
 from cluster.ray_driver_said import notice_of
 from cluster.worker_wire import (
     Ack,
+    Advise,
     Beat,
     Bye,
     Drain,
@@ -17,6 +19,7 @@ from cluster.worker_wire import (
     FromWorker,
     Go,
     Hello,
+    Hurry,
     Kept,
     Output,
     Said,
@@ -38,6 +41,8 @@ WORKER: list[FromWorker] = [
 AGENT: list[FromAgent] = [
     Go(host="h", port=1),
     Drain(deadline_us=2),
+    Advise(risk=Risk(evictions_ppm=1, exposure_ms=2, notice_ms=3, noticed_ppm=4)),
+    Hurry(),
     Stop(),
     Ack(seq=3),
     Kept(rank=1, length=9),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from cluster import notices as nt
 from cluster.flavors import Flavor
 from cluster.inbox import Inbox
-from cluster.intents import Intent
+from cluster.intents import Intent, StartAttempt
 from cluster.prices import FlatPrices
 from jobs.errors import ConflictError, FencedError, LowtideError, UnknownSubjectError
 from jobs.fold import replay
@@ -167,7 +168,10 @@ def test_open_intents_follow_the_rows() -> None:
     assert launch.kind == "launch-node"
     (node_id,) = world.controller.state.live_nodes
     world.notice(nt.NodeJoined, 5, node_id=node_id, address="x")
-    assert [intent.kind for intent in world.controller.open_intents["c"]] == ["start-attempt"]
+    (start,) = world.controller.open_intents["c"]
+    assert isinstance(start, StartAttempt)
+    assert start.flavor
+    assert start.risk is not None
     world.notice(nt.WorkersUp, 6, attempt_id=f"{job_id}/1")
     assert not world.controller.open_intents.get("c")
 
@@ -298,3 +302,20 @@ def test_a_silent_worker_is_not_replaced_at_once() -> None:
     world.clock.advance_to(21 * S)
     world.controller.tick()
     assert world.controller.state.jobs[job_id].state is JobState.ADMITTED
+
+
+def test_the_loop_publishes_what_live_attempts_risk() -> None:
+    """Agents ask from other threads; what they get is of this very attempt, at its price."""
+    world, job_id = started()
+    stop = threading.Event()
+    loop = threading.Thread(target=world.controller.run, args=(stop,))
+    loop.start()
+    world.mailbox.call(cmd.Barrier()).result(timeout=20)
+    world.mailbox.call(cmd.Barrier()).result(timeout=20)  # the first tick is wholly over now
+    stop.set()
+    world.mailbox.call(cmd.Barrier())  # wakes the loop
+    loop.join(20)
+    assert not loop.is_alive()
+    risk = world.controller.risks["c"][f"{job_id}/1"]
+    assert risk.exposure_ms > 0
+    assert risk.usd_nanos_per_hour > 0

@@ -27,7 +27,8 @@ its derivative vanishes: `p x hazard x (1 - r) / 2 = (p C + S) / t^2`, which is 
   last commit, and a save that would have to wait for the upload before it is not due. A save that
   FAILED protects nothing: then `t` counts from the snapshot of the last one that did not.
 - Shortly before the end the final commit is near anyway: a save now insures `t` for only the
-  `rest`, `hazard x (1 - r) x t x rest`, which pays only while `rest` is half an interval or more.
+  `rest`, `hazard x (1 - r) x t x rest`, which pays only while `rest` is half an interval or more
+  (and nothing is left unsaved beyond the ceiling).
 """
 
 from __future__ import annotations
@@ -143,8 +144,9 @@ def is_due(cadence: Cadence, *, unsaved_us: int, rest_us: int | None = None) -> 
     due_us = interval_us(cadence)
     if unsaved_us < due_us:
         return False
-    ending = rest_us is not None and 2 * rest_us < due_us
-    return cadence.interval_us > 0 or not ending or unsaved_us >= ceiling_us(cadence)
+    if cadence.interval_us > 0 or rest_us is None or 2 * rest_us >= due_us:
+        return True
+    return unsaved_us + rest_us > ceiling_us(cadence)
 
 
 def is_urgent(cadence: Cadence, *, unsaved_us: int) -> bool:

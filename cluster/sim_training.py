@@ -5,8 +5,9 @@ milliseconds. Saves follow ``spec.checkpoint_interval``:
 
 - 0: saved continuously. Whatever ends the attempt finds everything saved, at no cost;
 - more: training stops for ``spec.save`` after each interval of useful work;
-- absent: the interval of the Young/Daly rule (``checkpointing.cadence``) for the default hazard of
-  the node's market; a save that costs nothing is made continuously.
+- absent: the rule of real trainings (``checkpointing.cadence``) with what the scheduler said of
+  evictions and notice, each stretch of training anew; requests are free in this world. A save that
+  costs nothing is made continuously.
 
 A drain saves and leaves at once. The cloud's notice is used up: training goes on if the rest of
 the work fits into it, or if saving is free; else it saves at once if that fits, else it is lost.
@@ -16,9 +17,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from math import isqrt
 
-from checkpointing.cadence import DEFAULT_HAZARD_PPB_PER_S
+from checkpointing.cadence import Cadence, interval_us, is_due
+from checkpointing.hazard_posterior import HazardPosterior, Risk
 from cluster.intents import StartAttempt
 from cluster.notices import (
     AttemptOver,
@@ -32,9 +33,8 @@ from cluster.sim_world import Agenda, Outbox
 from jobs.durations import US_PER_MS
 from jobs.spec import JobSpec, Market
 
-_CALM_HAZARD_PPB_PER_S = 28
-"""One failure of a node that nobody takes back every 10,000 hours."""
-_US2_PER_S_PPB = 10**15
+_CALM = Risk(exposure_ms=10_000 * 3_600_000)
+"""One failure of a node that nobody takes back every 10,000 hours, where nobody said better."""
 _BYTES_PER_GB = 10**9
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.FAILED: 1}
 
@@ -53,7 +53,9 @@ class Attempt:
     """A living attempt. ``done_us`` of useful work were done when the phase began."""
 
     start: StartAttempt
-    interval_us: int  # useful work between saves; 0 = saved continuously
+    risk: Risk
+    begun_us: int
+    cadence: Cadence  # of the present stretch of training
     phase: Phase
     since_us: int
     done_us: int
@@ -62,9 +64,15 @@ class Attempt:
     drain_until_us: int | None = None
 
     @property
+    def continuous(self) -> bool:
+        """Whether it is always saved, at no cost."""
+        interval, save = self.start.spec.checkpoint_interval, self.start.spec.save
+        return interval == 0 or (interval is None and not save)
+
+    @property
     def save_us(self) -> int:
         """What a save costs."""
-        return self.start.spec.save * US_PER_MS if self.interval_us else 0
+        return 0 if self.continuous else self.start.spec.save * US_PER_MS
 
     @property
     def total_us(self) -> int:
@@ -105,9 +113,12 @@ class TrainingFloor:
     def begin(self, start: StartAttempt, *, market: Market, at_us: int) -> None:
         """Start the gang's workers; set-up begins at once."""
         done_us = start.step * US_PER_MS
+        risk = start.risk or (Risk() if market is Market.SPOT else _CALM)
         attempt = Attempt(
             start=start,
-            interval_us=interval_us(start.spec, market=market),
+            risk=risk,
+            begun_us=at_us,
+            cadence=cadence(start.spec, risk=risk, lived_us=0),
             phase=Phase.SETUP,
             since_us=at_us,
             done_us=done_us,
@@ -138,7 +149,7 @@ class TrainingFloor:
         """End an attempt now; one that saves continuously has saved (unless it is stopped)."""
         attempt = self._attempts.pop(attempt_id, None)
         if attempt is not None and outcome not in {Outcome.STOPPED, Outcome.SUCCEEDED}:
-            saving = not attempt.interval_us and attempt.phase is Phase.TRAIN
+            saving = attempt.continuous and attempt.phase is Phase.TRAIN
             if saving and attempt.progress_us(at_us) > attempt.saved_us:
                 self._commit(attempt, step_us=attempt.progress_us(at_us), at_us=at_us)
         self._say_over(attempt_id, outcome, at_us=at_us)
@@ -158,6 +169,7 @@ class TrainingFloor:
         elif phase is Phase.SAVE:
             self._end_phase_at(attempt, at_us + attempt.save_us)
         else:
+            attempt.cadence = cadence(spec, risk=attempt.risk, lived_us=at_us - attempt.begun_us)
             self._end_phase_at(attempt, at_us + _stretch_us(attempt))
 
     def _end_phase_at(self, attempt: Attempt, at_us: int) -> None:
@@ -187,7 +199,7 @@ class TrainingFloor:
     def _training_ended(self, attempt: Attempt, *, at_us: int) -> None:
         if attempt.rest_us(at_us) == 0:
             self.leave(attempt.start.attempt_id, Outcome.SUCCEEDED, at_us=at_us)
-        elif attempt.interval_us:
+        elif not attempt.continuous:
             self._enter(attempt, Phase.SAVE, at_us=at_us)
         else:  # the end of a notice that it could use up
             self.leave(attempt.start.attempt_id, Outcome.DRAINED, at_us=at_us)
@@ -205,9 +217,9 @@ class TrainingFloor:
         assert until_us is not None, f"draining without an end: {attempt!r}"
         attempt_id = attempt.start.attempt_id
         patience_us = until_us - at_us if by_cloud else min(attempt.save_us, until_us - at_us)
-        if attempt.rest_us(at_us) <= patience_us or (by_cloud and not attempt.interval_us):
+        if attempt.rest_us(at_us) <= patience_us or (by_cloud and attempt.continuous):
             self._enter(attempt, Phase.TRAIN, at_us=at_us)
-        elif attempt.interval_us and at_us + attempt.save_us <= until_us:
+        elif not attempt.continuous and at_us + attempt.save_us <= until_us:
             self._enter(attempt, Phase.SAVE, at_us=at_us)
         elif not by_cloud:
             self.leave(attempt_id, Outcome.DRAINED, at_us=at_us)
@@ -253,17 +265,24 @@ def _stretch_us(attempt: Attempt) -> int:
     rest_us = attempt.rest_us(attempt.since_us)
     if attempt.drain_until_us is not None:
         return min(rest_us, max(0, attempt.drain_until_us - attempt.since_us))
-    if not attempt.interval_us:
+    if attempt.continuous:
         return rest_us
-    return min(rest_us, max(0, attempt.interval_us - (attempt.done_us - attempt.saved_us)))
+    unsaved_us = attempt.done_us - attempt.saved_us
+    stretch_us = min(rest_us, max(0, interval_us(attempt.cadence) - unsaved_us))
+    due = is_due(attempt.cadence, unsaved_us=unsaved_us + stretch_us, rest_us=rest_us - stretch_us)
+    return stretch_us if due else rest_us
 
 
-def interval_us(spec: JobSpec, *, market: Market) -> int:
-    """Give the useful work between two saves, 0 for continuously (see the module docstring).
+def cadence(spec: JobSpec, *, risk: Risk, lived_us: int) -> Cadence:
+    """Give the inputs of the rule of an attempt that has lived for so long.
 
-    Without an interval of its own: the t of ``hazard x t^2 / 2 = save`` (Young 1974).
+    In this world a save's duration is known, and all of it is stall: it fits a notice or not.
     """
-    if spec.checkpoint_interval is not None:
-        return spec.checkpoint_interval * US_PER_MS
-    hazard = DEFAULT_HAZARD_PPB_PER_S if market is Market.SPOT else _CALM_HAZARD_PPB_PER_S
-    return isqrt(2 * spec.save * US_PER_MS * _US2_PER_S_PPB // hazard)
+    save_us = spec.save * US_PER_MS
+    fits = save_us <= risk.notice_ms * US_PER_MS
+    return Cadence(
+        interval_us=(spec.checkpoint_interval or 0) * US_PER_MS,
+        hazard_ppb_per_s=HazardPosterior.of(risk).lived(lived_us).hazard_ppb_per_s,
+        notice_ppm=risk.noticed_ppm if fits else 0,
+        cost_us=save_us,
+    )

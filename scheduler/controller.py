@@ -84,7 +84,7 @@ class Controller:
         self._epoch = 0
         self._renewed_us = 0
         self._risks: Mapping[str, Mapping[str, Risk]] = MappingProxyType({})
-        self._risked_us = 0
+        self._risked_us = -_RISKS_US
         self._adopt(State())
 
     @property

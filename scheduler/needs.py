@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from checkpointing.cadence import MAX_INTERVAL_US, MAX_SHARE
 from cluster.flavors import Flavor
 from jobs.durations import US_PER_MS
 from jobs.rows import AttemptRow, JobRow
@@ -16,8 +17,8 @@ from jobs.spec import JobSpec, Market
 from jobs.states import AttemptState
 from scheduler.snapshot import PolicySettings
 
-ASSUMED_INTERVAL_MS = 600_000
-"""Worst gap between restore points that is planned with while the cadence is automatic."""
+ASSUMED_INTERVAL_MS = MAX_INTERVAL_US // US_PER_MS
+"""Worst gap between restore points while the cadence is automatic; a dear save has a longer one."""
 REACTION_US = 1_000
 """The loop looks at most this often: what is due sooner is due now."""
 
@@ -36,8 +37,7 @@ def with_stalls_ms(spec: JobSpec, work_ms: int) -> int:
     """Wall time of useful work with the blocking part of its saves."""
     if not spec.save or spec.checkpoint_interval == 0:
         return work_ms
-    interval = spec.checkpoint_interval or ASSUMED_INTERVAL_MS
-    return work_ms + -(-work_ms // interval) * spec.save
+    return work_ms + -(-work_ms // _interval_ms(spec)) * spec.save
 
 
 def guarded_ms(spec: JobSpec, work_ms: int, *, settings: PolicySettings) -> int:
@@ -50,8 +50,11 @@ def at_risk_ms(spec: JobSpec, work_ms: int) -> int:
     """Most wall time of an attempt that one sudden death of it can waste."""
     if spec.checkpoint_interval == 0:
         return 0
-    interval = spec.checkpoint_interval or ASSUMED_INTERVAL_MS
-    return min(interval + spec.save, with_stalls_ms(spec, work_ms))
+    return min(_interval_ms(spec) + spec.save, with_stalls_ms(spec, work_ms))
+
+
+def _interval_ms(spec: JobSpec) -> int:
+    return spec.checkpoint_interval or max(ASSUMED_INTERVAL_MS, MAX_SHARE * spec.save)
 
 
 def leaving_ms(flavor: Flavor, *, steady: bool, settings: PolicySettings) -> int:

@@ -31,6 +31,18 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """A session begins: whatever the script imports and builds before it is done."""
+
+    kind: ClassVar[str] = "opened"
+    at_us: int
+    process_us: int
+    """Instant at which the process was started, or a ready one was given the script."""
+    standby: int
+    """1 = the process stood ready with its imports done, 0 = it started cold."""
+
+
+@dataclass(frozen=True, slots=True)
 class Restoring:
     """A restore point was found and is being loaded."""
 
@@ -142,8 +154,17 @@ class SetCadence:
     interval_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Hurry:
+    """Worker to child: an eviction is near (a neighbour got its notice): save at once."""
+
+    kind: ClassVar[str] = "hurry"
+    at_us: int
+
+
 ChildMessage: TypeAlias = (
     Hello
+    | Opened
     | Restoring
     | Restored
     | Training
@@ -154,14 +175,6 @@ ChildMessage: TypeAlias = (
     | Drained
     | Finished
 )
-@dataclass(frozen=True, slots=True)
-class Hurry:
-    """Worker to child: an eviction is near (a neighbour got its notice): save at once."""
-
-    kind: ClassVar[str] = "hurry"
-    at_us: int
-
-
 WorkerMessage: TypeAlias = Drain | SetCadence | Risk | Hurry
 Message: TypeAlias = ChildMessage | WorkerMessage
 
@@ -169,6 +182,7 @@ _KINDS: Final[Mapping[str, type[Message]]] = {
     message.kind: message
     for message in (
         Hello,
+        Opened,
         Restoring,
         Restored,
         Training,
@@ -180,6 +194,8 @@ _KINDS: Final[Mapping[str, type[Message]]] = {
         Finished,
         Drain,
         SetCadence,
+        Risk,
+        Hurry,
     )
 }
 
@@ -194,8 +210,6 @@ def decode(line: bytes) -> Message:
     """Parse one line; raise `ControlError`. Unknown fields are ignored, missing ones are not."""
     try:
         found = json.loads(line)
-        Risk,
-        Hurry,
     except ValueError as error:
         raise ControlError(f"not JSON: {line[:80]!r}") from error
     kind = found.get("kind") if isinstance(found, dict) else None

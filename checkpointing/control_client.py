@@ -15,24 +15,36 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from checkpointing.clock import monotonic_us, pause
+from checkpointing.clock import monotonic_us, now_us, pause, process_started_us
 from checkpointing.control import (
     ControlError,
     Drain,
     Hello,
     Hurry,
     Message,
+    Opened,
     SetCadence,
     Step,
     decode,
     encode,
 )
-
+from checkpointing.environment import Environment
 from checkpointing.hazard_posterior import Risk
+
 _QUEUE_LIMIT: Final = 1000
 _RETRY_S: Final = 0.2
 _IDLE_S: Final = 0.5
 _READ_BYTES: Final = 65536
+
+
+def opened(environment: Environment) -> Opened:
+    """Say that this process's imports are done, and when it began."""
+    adopted_us = environment.adopted_us
+    return Opened(
+        at_us=now_us(),
+        process_us=adopted_us or process_started_us(),
+        standby=int(adopted_us > 0),
+    )
 
 
 class Control(Protocol):
@@ -49,6 +61,14 @@ class Control(Protocol):
     def interval_ms(self) -> int | None:
         """Interval between saves that the worker asked for, if it did."""
 
+    @property
+    def risk(self) -> Risk | None:
+        """What the scheduler knows of this attempt's evictions and price, once it told."""
+
+    @property
+    def hurries(self) -> int:
+        """How often the worker warned that an eviction is near."""
+
     def close(self, *, flush_s: float) -> None:
         """Send what is queued, for at most `flush_s`, and hang up."""
 
@@ -58,17 +78,11 @@ class SilentControl:
 
     drain_deadline_us: int | None = None
     interval_ms: int | None = None
+    risk: Risk | None = None
+    hurries: int = 0
 
     def send(self, message: Message) -> None:
         """Drop it."""
-    @property
-    def risk(self) -> Risk | None:
-        """What the scheduler knows of this attempt's evictions and price, once it told."""
-
-    @property
-    def hurries(self) -> int:
-        """How often the worker warned that an eviction is near."""
-
 
     def close(self, *, flush_s: float) -> None:
         """Nothing to close."""
@@ -78,11 +92,11 @@ class ControlClient:
     """Speaks to the worker whose socket is at `path`."""
 
     def __init__(self, path: str, *, hello: Hello) -> None:
-    risk: Risk | None = None
-    hurries: int = 0
         """Start the thread; the worker need not be there yet."""
         self.drain_deadline_us: int | None = None
         self.interval_ms: int | None = None
+        self.risk: Risk | None = None
+        self.hurries = 0
         self._path = path
         self._hello = hello
         self._queue: deque[Message] = deque(maxlen=_QUEUE_LIMIT)
@@ -95,8 +109,6 @@ class ControlClient:
         self._thread.start()
 
     def send(self, message: Message) -> None:
-        self.risk: Risk | None = None
-        self.hurries = 0
         """Queue `message`; progress is dropped while nobody listens."""
         if isinstance(message, Step) and not self._connected:
             return
@@ -158,6 +170,10 @@ class ControlClient:
             self.drain_deadline_us = message.deadline_us
         elif isinstance(message, SetCadence):
             self.interval_ms = message.interval_ms
+        elif isinstance(message, Risk):
+            self.risk = message
+        elif isinstance(message, Hurry):
+            self.hurries += 1
 
 
 class _Lines:
@@ -170,10 +186,6 @@ class _Lines:
     def feed(self, data: bytes) -> bool:
         """Hand on complete lines; return False at the end of the stream."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        elif isinstance(message, Risk):
-            self.risk = message
-        elif isinstance(message, Hurry):
-            self.hurries += 1
         for line in lines:
             self._take(line)
         return bool(data)

@@ -15,7 +15,7 @@ from cluster.worker_wire import Exited, News, Said, Unable
 
 _PROGRESS_US = 500_000
 _LEADER = 0  # rank 0 speaks for the gang: all ranks take the same steps
-_FACTS = (control.Restoring, control.Training, control.Committed)
+_FACTS = (control.Opened, control.Restoring, control.Training, control.Committed)
 
 
 class Reporter:

@@ -102,6 +102,18 @@ class WorkersUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChildOpened:
+    """The script's imports are done at ``at_us``; its process began at ``process_us``."""
+
+    kind: Literal["child-opened"] = "child-opened"
+    id: str
+    at_us: int
+    attempt_id: str
+    process_us: int
+    standby: bool = False  # the process stood ready with torch imported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreBegan:
     """The child began to load its restore point."""
 
@@ -153,6 +165,16 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSilent:
+    """A worker's connection broke off: the first sign that its node may be gone."""
+
+    kind: Literal["worker-silent"] = "worker-silent"
+    id: str
+    at_us: int
+    attempt_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptOver:
     """All processes of the attempt are gone. The last notice about it."""
 
@@ -176,7 +198,16 @@ class CapacitySeen:
     limit: int
 
 
-AttemptNotice = WorkersUp | RestoreBegan | TrainingBegan | Progressed | Committed | AttemptOver
+AttemptNotice = (
+    WorkersUp
+    | ChildOpened
+    | RestoreBegan
+    | TrainingBegan
+    | Progressed
+    | Committed
+    | WorkerSilent
+    | AttemptOver
+)
 
 Notice = (
     NodeBooted
@@ -186,10 +217,12 @@ Notice = (
     | NodeLost
     | NodeReleased
     | WorkersUp
+    | ChildOpened
     | RestoreBegan
     | TrainingBegan
     | Progressed
     | Committed
+    | WorkerSilent
     | AttemptOver
     | CapacitySeen
 )

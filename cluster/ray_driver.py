@@ -158,12 +158,14 @@ class RayDriver:
     def _take(self, event: DriverEvent) -> None:
         if isinstance(event, Heard):
             self._gangs.heard(event)
+            if event.message is None:
+                self._polled_us = 0  # its node may be gone: look at once
         elif isinstance(event, LaunchTrouble):
             self._gangs.launch_failed(event.attempt_id, event.why)
-        else:
-            self._carry_out(event)
         elif isinstance(event, Advice):
             self._gangs.advise(event.risks)
+        else:
+            self._carry_out(event)
 
     def _carry_out(self, intent: Intent) -> None:
         if intent.id in self._taken:
@@ -238,9 +240,9 @@ class RayDriver:
             grace_us = max(0, notice.deadline_us - notice.at_us)
             margin_us = min(_MARGIN_US, grace_us * _MARGIN_PERCENT // 100)
             self._gangs.drain_node(notice.node_id, deadline_us=notice.deadline_us - margin_us)
+            self._gangs.hurry_beside(notice.node_id)
         elif isinstance(notice, NodeLost | NodeReleased):
             self._gangs.node_lost(notice.node_id)
-            self._gangs.hurry_beside(notice.node_id)
 
 
 def over_id(attempt_id: str) -> str:

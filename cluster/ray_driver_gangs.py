@@ -19,7 +19,7 @@ from cluster.gang import (
 )
 from cluster.intents import StartAttempt
 from cluster.launchers import WorkerLauncher
-from cluster.notices import AttemptOver, Notice, WorkersUp
+from cluster.notices import AttemptOver, Notice, WorkerSilent, WorkersUp
 from cluster.ray_driver_said import notice_of
 from cluster.worker_link import Heard
 from cluster.worker_wire import (
@@ -186,7 +186,8 @@ class Gangs:
             self._talker.send(heard.attempt_id, heard.index, message=Bye())
             return
         if heard.message is None:
-            return  # back within the silence limit, or lost
+            self._broke_off(gang, heard.index)  # back within the silence limit, or lost
+            return
         gang.heard_us[heard.index] = self._clock_us
         match heard.message:
             case Hello() as hello:
@@ -249,9 +250,9 @@ class Gangs:
         if facts.drain_deadline_us:
             drain = Drain(deadline_us=facts.drain_deadline_us)
             self._talker.send(attempt_id, hello.index, message=drain)
-        if not gang.complete or (facts.drain_deadline_us and not facts.went):
         if gang.risk is not None:
             self._talker.send(attempt_id, hello.index, message=Advise(risk=gang.risk))
+        if not gang.complete or (facts.drain_deadline_us and not facts.went):
             return
         if not facts.went:
             facts.went = True
@@ -262,6 +263,15 @@ class Gangs:
         # Said again after a reconnection: workers that have started ignore it.
         first = hellos[0]
         self._tell_all(gang, Go(host=first.host, port=first.master_port))
+
+    def _broke_off(self, gang: Gang, index: int) -> None:
+        if index in gang.left() and gang.facts.verdict is None:
+            attempt_id, at_us = gang.attempt.attempt_id, now_us()
+            self._store.post(
+                WorkerSilent(
+                    id=f"silent|{attempt_id}|{index}|{at_us}", at_us=at_us, attempt_id=attempt_id
+                )
+            )
 
     def _exited(self, gang: Gang, ended: Exited) -> None:
         if ended.rank in gang.facts.ended:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from checkpointing import control
-from cluster.notices import Committed, Notice, Progressed, RestoreBegan, TrainingBegan
+from cluster.notices import (
+    ChildOpened,
+    Committed,
+    Notice,
+    Progressed,
+    RestoreBegan,
+    TrainingBegan,
+)
 from cluster.worker_wire import Said
 from jobs.codec import encode
 
@@ -15,6 +22,14 @@ def notice_of(said: Said, *, attempt_id: str, index: int) -> Notice | None:
     """
     notice_id = f"{attempt_id}|{index}|{said.seq}"
     match control.decode(encode(said.message)):
+        case control.Opened(at_us=at_us, process_us=process_us, standby=standby):
+            return ChildOpened(
+                id=notice_id,
+                at_us=at_us,
+                attempt_id=attempt_id,
+                process_us=process_us,
+                standby=bool(standby),
+            )
         case control.Restoring(step=step, at_us=at_us):
             return RestoreBegan(id=notice_id, at_us=at_us, attempt_id=attempt_id, step=step)
         case control.Training(step=step, total_steps=total, at_us=at_us):

@@ -115,6 +115,28 @@ class AttemptMoved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptOpened:
+    """Its script's imports were done at ``opened_us``; its process began at ``process_us``."""
+
+    kind: Literal["attempt-opened"] = "attempt-opened"
+    at_us: int
+    attempt_id: str
+    process_us: int
+    opened_us: int
+    standby: bool  # the process stood ready with its imports done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptSilent:
+    """Its worker's connection broke off at ``silent_us``: the first sign of a lost node."""
+
+    kind: Literal["attempt-silent"] = "attempt-silent"
+    at_us: int
+    attempt_id: str
+    silent_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptProgressed:
     """Steps were completed; ``work_ms`` is the new estimate of the whole useful time."""
 
@@ -272,6 +294,8 @@ Event = (
     | JobEnded
     | AttemptLeased
     | AttemptMoved
+    | AttemptOpened
+    | AttemptSilent
     | AttemptProgressed
     | CheckpointCommitted
     | AttemptEnded

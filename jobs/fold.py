@@ -112,7 +112,9 @@ def _on_leased(state: State, e: ev.AttemptLeased) -> None:
             granted_us=e.at_us,
         )
     )
-    state.put_attempt(_leased_attempt(e))
+    before = state.attempts.get(f"{e.job_id}/{e.number - 1}")
+    reached = max(before.step, before.reached) if before else 0
+    state.put_attempt(replace(_leased_attempt(e), reached=reached))
     for node_id in e.node_ids:
         _touch_idle(state, node_id, at_us=e.at_us)
     moved = _move_job(job, JobState.ADMITTED, changed_us=e.at_us)
@@ -139,6 +141,7 @@ def _on_attempt_moved(state: State, e: ev.AttemptMoved) -> None:
             state.put_job(_move_job(job, JobState.RUNNING, changed_us=e.at_us))
         case AttemptState.TRAINING:
             row = replace(row, training_us=e.at_us, first_step=e.step, step=e.step)
+            row = _caught_up(row, at_us=e.at_us)
             total = e.total_steps or job.total_steps
             state.put_job(replace(job, step=e.step, total_steps=total))
         case AttemptState.DRAINING:
@@ -148,9 +151,27 @@ def _on_attempt_moved(state: State, e: ev.AttemptMoved) -> None:
     state.put_attempt(replace(row, state=e.state, reason=e.reason))
 
 
-def _on_progressed(state: State, e: ev.AttemptProgressed) -> None:
+def _on_opened(state: State, e: ev.AttemptOpened) -> None:
     row = state.attempts[e.attempt_id]
-    state.put_attempt(replace(row, step=e.step))
+    state.put_attempt(
+        replace(row, process_us=e.process_us, opened_us=e.opened_us, standby=e.standby)
+    )
+
+
+def _on_silent(state: State, e: ev.AttemptSilent) -> None:
+    state.put_attempt(replace(state.attempts[e.attempt_id], silent_us=e.silent_us))
+
+
+def _caught_up(row: AttemptRow, *, at_us: int) -> AttemptRow:
+    """Note when the attempt is where the one before it had been."""
+    if row.caught_up_us is not None or row.step < row.reached:
+        return row
+    return replace(row, caught_up_us=at_us)
+
+
+def _on_progressed(state: State, e: ev.AttemptProgressed) -> None:
+    row = replace(state.attempts[e.attempt_id], step=e.step)
+    state.put_attempt(_caught_up(row, at_us=e.at_us))
     job = state.jobs[row.job_id]
     state.put_job(
         replace(job, step=e.step, total_steps=e.total_steps, work_ms=e.work_ms or job.work_ms)
@@ -250,6 +271,7 @@ def _on_node_gone(state: State, e: ev.NodeGone) -> None:
             flavor,
             exposure_ms=flavor.exposure_ms + max(0, up_us) // 1_000,
             evictions=flavor.evictions + taken,
+            noticed=flavor.noticed + (taken if e.reason is Reason.EVICTED else 0),
         )
     )
 
@@ -271,7 +293,6 @@ def _moved_node(state: State, node_id: str, to: NodeState, *, at_us: int) -> Nod
 def _touch_idle(state: State, node_id: str, *, at_us: int) -> None:
     row = state.nodes[node_id]
     idle = row.state is NodeState.READY and not state.node_leases.get(node_id)
-            noticed=flavor.noticed + (taken if e.reason is Reason.EVICTED else 0),
     state.put_node(replace(row, idle_since_us=at_us if idle else None))
 
 
@@ -337,6 +358,8 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     ev.JobEnded: _on_job_ended,
     ev.AttemptLeased: _on_leased,
     ev.AttemptMoved: _on_attempt_moved,
+    ev.AttemptOpened: _on_opened,
+    ev.AttemptSilent: _on_silent,
     ev.AttemptProgressed: _on_progressed,
     ev.CheckpointCommitted: _on_committed,
     ev.AttemptEnded: _on_attempt_ended,

@@ -97,6 +97,12 @@ class AttemptRow:
     last_snapshot_us: int | None = None  # of its newest commit
     stall_us: int = 0  # blocking part of its saves
     saves: int = 0
+    process_us: int | None = None  # rank 0's process was started, or a ready one taken
+    opened_us: int | None = None  # its imports were done
+    standby: bool = False  # its process stood ready with its imports done
+    silent_us: int | None = None  # a worker's connection broke off
+    reached: int = 0  # step that the attempt before it had reached
+    caught_up_us: int | None = None  # when it was there again
 
     @property
     def ended(self) -> bool:
@@ -165,13 +171,13 @@ class FlavorRow:
     backoff_until_us: int = 0  # after a failed launch
     launch_failures: int = 0  # in a row
     evictions: int = 0
+    noticed: int = 0  # of them, those that gave notice
     exposure_ms: int = 0  # node-time under hazard, for the hazard estimate
     levels: tuple[tuple[int, int], ...] = ()  # (since_us, limit): the last changes observed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetRow:
-    noticed: int = 0  # of them, those that gave notice
     """A team's (or job's) money: what is reserved for live attempts and what is spent."""
 
     owner: str

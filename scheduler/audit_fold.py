@@ -7,11 +7,10 @@ is plain data; instants are integer microseconds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
-Row = dict[str, Any]
+from scheduler.audit_rows import Row, catch_up, new_attempt, new_job
+
 Told = Iterator[str]  # what is wrong, one sentence each
 
 _ENDS = {"succeeded", "failed", "cancelled"}
@@ -41,7 +40,6 @@ _LEGAL: dict[str, dict[str, set[str]]] = {
 for _state in _LIVE:
     _LEGAL["attempts"][_state] |= {"failed", "evicted", "preempted", "lost"}
 
-_UNIT_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _KEPT_LEVELS = 96  # changes of a flavor's limit
 _COUNTED = {
     "evicted": "evictions",
@@ -49,12 +47,6 @@ _COUNTED = {
     "preempted": "preemptions",
     "failed": "failures",
 }
-
-
-def duration_ms(text: str | None) -> int:
-    """Read ``1h30m`` as milliseconds; None is 0."""
-    parts = re.findall(r"(\d+)(ms|[dhms])", text or "")
-    return sum(int(number) * _UNIT_MS[unit] for number, unit in parts)
 
 
 class Fold:
@@ -108,36 +100,7 @@ class Fold:
     def _submitted(self, e: Row) -> Told:
         if e["job_id"] in self.rows["jobs"]:
             yield f"job {e['job_id']} was submitted twice"
-        self.rows["jobs"][e["job_id"]] = {
-            "id": e["job_id"],
-            "spec": e["spec"],
-            "owner": e["owner"],
-            "state": "queued",
-            "reason": "new",
-            "sentence": "Just submitted.",
-            "submitted_us": e["at_us"],
-            "queued_us": e["at_us"],
-            "changed_us": e["at_us"],
-            "deadline_us": e["deadline_us"],
-            "work_ms": duration_ms(e["spec"]["work"]),
-            "held": False,
-            "cancel_requested": False,
-            "on_safety_net": False,
-            "attempt_id": "",
-            "ended_us": None,
-            "restore_point": None,
-        } | dict.fromkeys(
-            (
-                "attempts",
-                "failures",
-                "evictions",
-                "preemptions",
-                "step",
-                "total_steps",
-                "waited_ms",
-            ),
-            0,
-        )
+        self.rows["jobs"][e["job_id"]] = new_job(e)
 
     def _deferred(self, e: Row) -> Told:
         self.rows["jobs"][e["job_id"]] |= {"reason": e["reason"], "sentence": e["sentence"]}
@@ -173,7 +136,9 @@ class Fold:
             "granted_us": e["at_us"],
             "released_us": None,
         } | {name: e[name] for name in ("attempt_id", "node_ids", "gpu_milli", "cpus", "token")}
-        self.rows["attempts"][e["attempt_id"]] = _new_attempt(e)
+        before = self.rows["attempts"].get(f"{e['job_id']}/{e['number'] - 1}")
+        reached = max(before["step"], before["reached"]) if before else 0
+        self.rows["attempts"][e["attempt_id"]] = new_attempt(e) | {"reached": reached}
         for node_id in e["node_ids"]:
             self.open.setdefault(node_id, {})[e["lease_id"]] = None
             yield from self._overfull(node_id)
@@ -216,13 +181,24 @@ class Fold:
             yield from self._move("jobs", job["id"], "running", e["at_us"])
         elif e["state"] == "training":
             attempt |= {"training_us": e["at_us"], "first_step": e["step"], "step": e["step"]}
+            catch_up(attempt, e["at_us"])
             job |= {"step": e["step"], "total_steps": e["total_steps"] or job["total_steps"]}
         elif e["state"] == "draining":
             attempt |= {"draining_us": e["at_us"], "drain_deadline_us": e["deadline_us"]}
 
+    def _opened(self, e: Row) -> Told:
+        names = ("process_us", "opened_us", "standby")
+        self.rows["attempts"][e["attempt_id"]] |= {name: e[name] for name in names}
+        yield from ()
+
+    def _silent(self, e: Row) -> Told:
+        self.rows["attempts"][e["attempt_id"]]["silent_us"] = e["silent_us"]
+        yield from ()
+
     def _progressed(self, e: Row) -> Told:
         attempt = self.rows["attempts"][e["attempt_id"]]
         attempt["step"] = e["step"]
+        catch_up(attempt, e["at_us"])
         job = self.rows["jobs"][attempt["job_id"]]
         job |= {"step": e["step"], "total_steps": e["total_steps"]}
         job["work_ms"] = e["work_ms"] or job["work_ms"]
@@ -288,7 +264,6 @@ class Fold:
 
     def _node_ready(self, e: Row) -> Told:
         node = self.rows["nodes"][e["node_id"]]
-            flavor["noticed"] += e["reason"] == "evicted"
         yield from self._move("nodes", e["node_id"], "ready", e["at_us"])
         node |= {"ready_us": e["at_us"], "address": e["address"]}
         node["booting_us"] = e["at_us"] if node["booting_us"] is None else node["booting_us"]
@@ -313,6 +288,7 @@ class Fold:
         if node["ready_us"] is not None:
             flavor["exposure_ms"] += max(0, e["at_us"] - node["ready_us"]) // 1_000
             flavor["evictions"] += e["reason"] in {"evicted", "node-lost"}
+            flavor["noticed"] += e["reason"] == "evicted"
 
     def _cordoned(self, e: Row) -> Told:
         self.rows["nodes"][e["node_id"]]["cordoned"] = e["cordoned"]
@@ -350,28 +326,6 @@ class Fold:
         yield from ()
 
 
-def _new_attempt(e: Row) -> Row:
-    unset = (
-        "started_us",
-        "training_us",
-        "draining_us",
-        "drain_deadline_us",
-        "ended_us",
-        "exit_code",
-        "last_snapshot_us",
-    )
-    row: Row = dict.fromkeys(unset)
-    row |= dict.fromkeys(("first_step", "step", "stall_us", "saves"), 0)
-    names = ("job_id", "number", "reason", "cluster", "flavor", "node_ids", "gpu_milli", "lease_id")
-    row |= {name: e[name] for name in names}
-    return row | {
-        "id": e["attempt_id"],
-        "state": "leased",
-        "created_us": e["at_us"],
-        "detail": "",
-    }
-
-
 _HANDLERS: dict[str, Callable[[Fold, Row], Told]] = {
     "job-submitted": Fold._submitted,  # noqa: SLF001 - the table of this class's own handlers
     "job-deferred": Fold._deferred,  # noqa: SLF001
@@ -381,6 +335,8 @@ _HANDLERS: dict[str, Callable[[Fold, Row], Told]] = {
     "job-ended": Fold._job_ended,  # noqa: SLF001
     "attempt-leased": Fold._leased,  # noqa: SLF001
     "attempt-moved": Fold._attempt_moved,  # noqa: SLF001
+    "attempt-opened": Fold._opened,  # noqa: SLF001
+    "attempt-silent": Fold._silent,  # noqa: SLF001
     "attempt-progressed": Fold._progressed,  # noqa: SLF001
     "checkpoint-committed": Fold._committed,  # noqa: SLF001
     "attempt-ended": Fold._attempt_ended,  # noqa: SLF001

@@ -36,10 +36,12 @@ def reconcile(state: State, notice: nt.Notice, *, cooldown_ms: int) -> Iterator[
                 yield ev.FlavorLimited(at_us=notice.at_us, flavor=notice.flavor, limit=notice.limit)
         case (
             nt.WorkersUp()
+            | nt.ChildOpened()
             | nt.RestoreBegan()
             | nt.TrainingBegan()
             | nt.Progressed()
             | nt.Committed()
+            | nt.WorkerSilent()
             | nt.AttemptOver()
         ):
             attempt = state.attempts.get(notice.attempt_id)
@@ -193,14 +195,17 @@ def _attempt_news(
     if isinstance(notice, nt.AttemptOver):
         yield from _attempt_over(state, attempt, notice)
         return
+    if isinstance(notice, nt.WorkerSilent):
+        yield from _silent(attempt, notice)
+        return
     if attempt.state is AttemptState.LEASED:
         yield _moved(attempt, AttemptState.STARTING, at_us=notice.at_us)
         attempt = state.attempts[attempt.id]
     match notice:
-        case nt.RestoreBegan() if attempt.state is AttemptState.STARTING:
-            yield _moved(attempt, AttemptState.RESTORING, at_us=notice.at_us)
-        case nt.TrainingBegan() if attempt.state in _BEFORE_TRAINING:
-            yield _training(attempt, notice)
+        case nt.ChildOpened():
+            yield from _opened(attempt, notice)
+        case nt.RestoreBegan() | nt.TrainingBegan():
+            yield from _began(attempt, notice)
         case nt.Progressed():
             yield from _progressed(state, attempt, notice)
         case nt.Committed():
@@ -209,8 +214,35 @@ def _attempt_news(
             pass
 
 
+def _began(
+    attempt: AttemptRow, notice: nt.RestoreBegan | nt.TrainingBegan
+) -> Iterator[ev.AttemptMoved]:
+    if isinstance(notice, nt.TrainingBegan):
+        if attempt.state in _BEFORE_TRAINING:
+            yield _training(attempt, notice)
+    elif attempt.state is AttemptState.STARTING:
+        yield _moved(attempt, AttemptState.RESTORING, at_us=notice.at_us)
+
+
 def _moved(attempt: AttemptRow, to: AttemptState, *, at_us: int) -> ev.AttemptMoved:
     return ev.AttemptMoved(at_us=at_us, attempt_id=attempt.id, state=to, reason=attempt.reason)
+
+
+def _silent(attempt: AttemptRow, notice: nt.WorkerSilent) -> Iterator[ev.AttemptSilent]:
+    at_us = notice.at_us
+    if attempt.silent_us is None or attempt.silent_us < at_us:
+        yield ev.AttemptSilent(at_us=at_us, attempt_id=attempt.id, silent_us=at_us)
+
+
+def _opened(attempt: AttemptRow, notice: nt.ChildOpened) -> Iterator[ev.AttemptOpened]:
+    if attempt.opened_us is None:
+        yield ev.AttemptOpened(
+            at_us=notice.at_us,
+            attempt_id=attempt.id,
+            process_us=notice.process_us,
+            opened_us=notice.at_us,
+            standby=notice.standby,
+        )
 
 
 def _training(attempt: AttemptRow, notice: nt.TrainingBegan) -> ev.AttemptMoved:

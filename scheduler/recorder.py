@@ -60,6 +60,8 @@ class Recorder:
         match event:
             case (
                 ev.AttemptMoved()
+                | ev.AttemptOpened()
+                | ev.AttemptSilent()
                 | ev.AttemptProgressed()
                 | ev.CheckpointCommitted()
                 | ev.AttemptEnded()

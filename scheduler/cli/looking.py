@@ -54,7 +54,7 @@ def show(job: JobId, as_json: Json = False) -> None:
         return
     from jobs.handle import decoded
     from jobs.rows import AttemptRow, JobRow
-    from scheduler.cli.tables import attempts_table, job_lines
+    from scheduler.cli.tables import attempts_table, job_lines, start_lines
 
     row = decoded(detail["job"], into=JobRow)
     attempts = [decoded(attempt, into=AttemptRow) for attempt in detail["attempts"]]
@@ -65,6 +65,8 @@ def show(job: JobId, as_json: Json = False) -> None:
     if attempts:
         out.print()
         out.print(attempts_table(attempts, now_us=_now_us()))
+        for line in start_lines(attempts):
+            out.print(line, markup=False)
 
 
 def explain(job: JobId, as_json: Json = False) -> None:

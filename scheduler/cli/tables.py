@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from jobs.durations import US_PER_S
+from jobs.phases import phases_by_attempt
 from jobs.reasons import HELP
 from jobs.rows import AttemptRow, JobRow
 from jobs.states import AttemptState, JobState
@@ -70,6 +72,16 @@ def attempts_table(rows: Sequence[AttemptRow], *, now_us: int) -> Table:
             row.detail,
         )
     return made
+
+
+def start_lines(rows: Sequence[AttemptRow]) -> Iterator[str]:
+    """Say what the start of each attempt took, phase by phase, oldest attempt first."""
+    for row, phases in zip(rows, phases_by_attempt(rows).values(), strict=True):
+        if phases:
+            parts = ", ".join(f"{name} {us / US_PER_S:.2f}" for name, us in phases.items())
+            how = " (stood ready)" if row.standby else ""
+            total = sum(phases.values()) / US_PER_S
+            yield f"start of attempt {row.number}{how}: {total:.2f} s: {parts}"
 
 
 def job_lines(

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
 from jobs.errors import SpecError
+from jobs.phases import phases_by_attempt
 from jobs.rows import JobRow
 from jobs.spec import JobSpec
 from jobs.states import JobState
@@ -66,10 +67,12 @@ def jobs(
 
 @router.get("/{job_id}")
 def job(job_id: str, context: InContext) -> Response:
-    """Give a job, its attempts, and why it is as it is."""
+    """Give a job, its attempts, what each start took (microseconds), and why it is as it is."""
     row = context.job(job_id)
     explain = {"reason": row.reason, "sentence": row.sentence}
-    return answer({"job": row, "attempts": context.store.attempts(job_id), "explain": explain})
+    attempts = context.store.attempts(job_id)
+    phases = phases_by_attempt(attempts)
+    return answer({"job": row, "attempts": attempts, "phases": phases, "explain": explain})
 
 
 @router.post("/{job_id}/cancel")

@@ -24,6 +24,7 @@ from checkpointing.control import (
     Finished,
     Hello,
     Message,
+    Opened,
     Restored,
     Restoring,
     SaveFailed,
@@ -47,6 +48,7 @@ def messages() -> st.SearchStrategy[Message]:
     """Any message with any content."""
     return st.one_of(
         st.builds(Hello, NUMBERS, NUMBERS),
+        st.builds(Opened, NUMBERS, NUMBERS, NUMBERS),
         st.builds(Restoring, NUMBERS, NUMBERS),
         st.builds(Restored, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.lists(TEXTS).map(tuple)),
         st.builds(Training, NUMBERS, NUMBERS, NUMBERS),

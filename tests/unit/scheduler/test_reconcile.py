@@ -258,3 +258,25 @@ def test_notices_of_one_sender_are_taken_in_the_order_of_arrival() -> None:
     bench.committed(21, attempt, step=5, snap_s=19)
     bench.notice(21, nt.AttemptOver, at_s=20, attempt_id=attempt, outcome=nt.Outcome.HEARTBEAT_LOST)
     assert bench.state.jobs["a"].restore_point is not None
+
+
+def test_what_a_restart_took_is_kept_with_its_attempts() -> None:
+    """First sign, end, process, imports and the step of before: each once, in the rows."""
+    bench, first = training()
+    bench.notice(30, nt.Progressed, attempt_id=first, step=40, total_steps=100)
+    assert bench.notice(31, nt.WorkerSilent, attempt_id=first) == 1
+    assert bench.post(32, nt.WorkerSilent(id="again", at_us=31 * S, attempt_id=first)) == 0
+    bench.notice(33, nt.NodeLost, node_id="n1", noticed=False)
+    bench.node(34, "n2")
+    second = bench.lease(35, nodes=("n2",))
+    bench.notice(36, nt.WorkersUp, attempt_id=second)
+    opened = {"attempt_id": second, "process_us": 37 * S, "standby": True}
+    assert bench.notice(38, nt.ChildOpened, **opened) == 1
+    assert bench.notice(39, nt.ChildOpened, **opened) == 0
+    bench.notice(40, nt.TrainingBegan, attempt_id=second, step=30, total_steps=100)
+    bench.notice(41, nt.Progressed, attempt_id=second, step=39, total_steps=100)
+    assert bench.state.attempts[second].caught_up_us is None
+    bench.notice(42, nt.Progressed, attempt_id=second, step=40, total_steps=100)
+    old, row = bench.state.attempts[first], bench.state.attempts[second]
+    assert (old.silent_us, row.reached, row.caught_up_us) == (31 * S, 40, 42 * S)
+    assert (row.process_us, row.opened_us, row.standby) == (37 * S, 38 * S, True)

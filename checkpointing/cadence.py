@@ -41,9 +41,9 @@ MIN_INTERVAL_US: Final = 1_000_000
 """Never save more often than this by the automatic rule, however cheap a save looks."""
 MAX_INTERVAL_US: Final = 600_000_000
 """Never lose more than this, however calm it looks: estimates err, a belief may be an hour old, and
-the plans of deadlines count on it. At the usual cost of a save it costs 0.1 % of training."""
-MAX_SHARE: Final = 100
-"""But insurance against surprises alone costs at most 1 / 100 of training: a very dear save raises
+the plans of deadlines count on it. A save of half a second then costs 0.1 % of training."""
+MAX_SHARE: Final = 200
+"""But insurance against surprises alone costs at most 1 / 200 of training: a dear save raises
 `MAX_INTERVAL_US` to this many times its cost."""
 DEFAULT_HAZARD_PPB_PER_S: Final = 92_593
 """One eviction every three hours, until the scheduler says better."""

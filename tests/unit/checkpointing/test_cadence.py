@@ -103,7 +103,7 @@ def test_it_stays_between_floor_and_ceiling(cadence: Cadence) -> None:
     assert whole_cost_us(cadence) <= interval_us(cadence)
     assert not is_due(cadence, unsaved_us=floor_us(cadence) - 1)
     assert is_due(cadence, unsaved_us=ceiling_us(cadence), rest_us=1)
-    assert ceiling_us(cadence) == max(MAX_INTERVAL_US, 100 * whole_cost_us(cadence))
+    assert ceiling_us(cadence) == max(MAX_INTERVAL_US, 200 * whole_cost_us(cadence))
 
 
 @given(CADENCES)

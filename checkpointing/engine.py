@@ -81,7 +81,7 @@ class Engine:
         self._interval_ms: int | None = None
         self._failed: tuple[int, CheckpointError] | None = None
         self._committed = -1
-        self._pending: tuple[int, frozenset[str]] | None = None
+        self._pending: int | None = None
         self._fenced: CheckpointError | None = None
         self._told_us = 0
 
@@ -130,6 +130,8 @@ class Engine:
             # A broken gang's save hardly ends well: its parts will not all come.
             hopeless = broken and self._gang.world_size > 1
             self._note(self.saver.collect(timeout_s=_HOPELESS_S if hopeless else _CLOSE_S))
+        if self.saver is not None:
+            self.saver.close()
         self._watch.close()
         self._control.close(flush_s=_FLUSH_S)
 
@@ -195,12 +197,10 @@ class Engine:
 
     def _settle(self, committed: int) -> None:
         """As a rank other than 0: learn that our part of `committed` counts."""
-        if self._gang.rank and self.saver is not None and self._pending is not None:
-            step, chunks = self._pending
-            if step == committed:
-                self._committed = committed
-                self.saver.know(chunks)
-                self._pending = None
+        if self._gang.rank and self.saver is not None and self._pending == committed:
+            self._committed = committed
+            self.saver.settle(committed)
+            self._pending = None
 
     def _tell_progress(self, completed: int, total: int) -> None:
         at_us = monotonic_us()
@@ -225,7 +225,7 @@ class Engine:
         if report.published is None:
             self._note_failure(report)
         elif self._gang.rank:
-            self._pending = (report.step, report.published.chunks)
+            self._pending = report.step
         else:
             self._note_commit(report, report.published)
 
@@ -238,9 +238,7 @@ class Engine:
         self._control.send(SaveFailed(step=report.step, code=error.code, cause=error.cause))
 
     def _note_commit(self, report: SaveReport, published: Published) -> None:
-        assert self.saver is not None, report
         self._committed = report.step
-        self.saver.know(published.chunks)
         self._control.send(
             Committed(
                 step=report.step,

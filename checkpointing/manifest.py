@@ -7,12 +7,13 @@ the same checkpoint has the same bytes and the same BLAKE3.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import ItemsView, Mapping
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from checkpointing.errors import CheckpointError, CorruptCheckpoint, corrupt
 from checkpointing.hashing import HEX_LENGTH
+from checkpointing.keys import chunk_name
 
 FORMAT: Final = "lowtide-checkpoint"
 VERSION: Final = 1
@@ -26,6 +27,13 @@ class ChunkRef:
     """Identity: BLAKE3-256 of the bytes, lower-case hex."""
     length: int
     crc32c: int
+    copy: int = 0
+    """Which object holds the bytes: 0 the original, else a numbered copy (see `sweeps`)."""
+
+    @property
+    def name(self) -> str:
+        """The chunk's name in the store (see `keys`)."""
+        return chunk_name(self.blake3, copy=self.copy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,18 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """Which box of a sharded tensor a stored tensor is; the box's sizes are the entry's shape."""
+
+    name: str
+    """The same for all shards of one tensor, on every rank: its path in the state (`sharded`)."""
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    offsets: tuple[int, ...]
+    """Where the box starts, in elements, one number per dimension."""
+
+
+@dataclass(frozen=True, slots=True)
 class TensorEntry:
     """One stored tensor: row-major bytes, little-endian unless the dtype says otherwise."""
 
@@ -45,6 +65,8 @@ class TensorEntry:
     """`torch.bfloat16` and the like, or `numpy:<f8`."""
     shape: tuple[int, ...]
     parts: tuple[Part, ...]
+    shard: Shard | None = None
+    """Set if this is a shard: the boxes of all ranks' manifests together are the tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +93,8 @@ class Manifest:
     tensors: tuple[TensorEntry, ...]
     chunks: tuple[ChunkRef, ...]
     parts: tuple[RankPart, ...] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Where the state comes from (see `provenance`): code, data, parent, environment."""
 
     @property
     def length(self) -> int:
@@ -96,9 +120,10 @@ def encode(manifest: Manifest) -> bytes:
             "rank": manifest.rank,
             "world_size": manifest.world_size,
             "tree": manifest.tree,
-            "tensors": [_tensor_json(tensor) for tensor in manifest.tensors],
-            "chunks": [[chunk.blake3, chunk.length, chunk.crc32c] for chunk in manifest.chunks],
+            "tensors": [tensor_json(tensor) for tensor in manifest.tensors],
+            "chunks": [_chunk_json(chunk) for chunk in manifest.chunks],
             "parts": [[part.rank, part.key, part.blake3] for part in manifest.parts],
+            "provenance": dict(manifest.provenance),
         }
     )
 
@@ -114,9 +139,10 @@ def decode(data: bytes, *, key: str) -> Manifest:
             rank=whole(fields["rank"]),
             world_size=whole(fields["world_size"]),
             tree=fields["tree"],
-            tensors=tuple(_tensor(item) for item in items(fields["tensors"])),
+            tensors=tuple(tensor_from_json(item) for item in items(fields["tensors"])),
             chunks=tuple(_chunk(item) for item in items(fields["chunks"])),
             parts=tuple(_rank_part(item) for item in items(fields["parts"])),
+            provenance={name: text(value) for name, value in _pairs(fields["provenance"])},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise corrupt(key, why=f"a field is missing or of the wrong kind ({error})") from error
@@ -131,7 +157,9 @@ def parse_object(data: bytes, *, key: str, wanted_format: str, version: int) -> 
     if not isinstance(fields, dict) or fields.get("format") != wanted_format:
         raise corrupt(key, why=f"it is not a {wanted_format}")
     found = fields.get("version")
-    if isinstance(found, int) and found > version:
+    if type(found) is not int or found < 1:
+        raise corrupt(key, why=f"its version is {found!r}")
+    if found > version:
         raise CheckpointError(
             "checkpoint-newer",
             cause=f"{key} was written in version {found} of the format; this is version {version}.",
@@ -189,16 +217,33 @@ def _outside(key: str, number: int) -> CorruptCheckpoint:
     return corrupt(key, why=f"tensor {number} points outside its chunks")
 
 
-def _tensor_json(tensor: TensorEntry) -> dict[str, object]:
+def tensor_json(tensor: TensorEntry) -> dict[str, object]:
+    """Return a tensor's entry as JSON types."""
     parts = [[part.chunk, part.offset, part.length] for part in tensor.parts]
-    return {"dtype": tensor.dtype, "shape": list(tensor.shape), "parts": parts}
+    fields = {"dtype": tensor.dtype, "shape": list(tensor.shape), "parts": parts}
+    if tensor.shard is None:
+        return fields
+    shard = tensor.shard
+    return {**fields, "shard": [shard.name, list(shard.shape), list(shard.offsets)]}
 
 
-def _tensor(value: object) -> TensorEntry:
+def tensor_from_json(value: object) -> TensorEntry:
+    """Read what `tensor_json` made; raise `TypeError`, `KeyError` or `ValueError`."""
     fields = fields_of(value)
     shape = tuple(whole(size) for size in items(fields["shape"]))
     parts = tuple(_part(item) for item in items(fields["parts"]))
-    return TensorEntry(dtype=text(fields["dtype"]), shape=shape, parts=parts)
+    shard = _shard(fields["shard"], shape) if "shard" in fields else None
+    return TensorEntry(text(fields["dtype"]), shape, parts, shard)
+
+
+def _shard(value: object, sizes: tuple[int, ...]) -> Shard:
+    name, whole_shape, starts = items(value)
+    shape = tuple(whole(size) for size in items(whole_shape))
+    offsets = tuple(whole(start) for start in items(starts))
+    for start, size, limit in zip(offsets, sizes, shape, strict=True):
+        if start + size > limit:
+            raise ValueError(f"a shard of {name!r} reaches beyond its tensor")
+    return Shard(text(name), shape, offsets)
 
 
 def _part(value: object) -> Part:
@@ -206,9 +251,19 @@ def _part(value: object) -> Part:
     return Part(chunk=whole(chunk), offset=whole(offset), length=whole(length))
 
 
+def _chunk_json(chunk: ChunkRef) -> list[object]:
+    copy = [chunk.copy] if chunk.copy else []
+    return [chunk.blake3, chunk.length, chunk.crc32c, *copy]
+
+
 def _chunk(value: object) -> ChunkRef:
-    name, length, crc = items(value)
-    return ChunkRef(blake3=digest(name), length=whole(length), crc32c=whole(crc))
+    name, length, crc, *more = items(value)
+    (copy,) = more or [0]
+    return ChunkRef(digest(name), whole(length), whole(crc), whole(copy))
+
+
+def _pairs(value: object) -> ItemsView[str, object]:
+    return fields_of(value).items()
 
 
 def _rank_part(value: object) -> RankPart:

@@ -2,7 +2,7 @@
 
 Nothing that a reader can reach names a chunk before it is stored, so a crash anywhere leaves the
 previous commit as it was. In a gang, ranks other than 0 leave a manifest of their own part, and
-rank 0 commits when all parts are in, or nobody does.
+rank 0 commits when all parts are in, or nobody does. Needs no torch: the uploader process runs it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from checkpointing.errors import CheckpointError
 from checkpointing.hashing import blake3_hex, crc32c
 from checkpointing.keys import chunk_key, failure_key, manifest_key, part_key, parts_prefix
 from checkpointing.manifest import ChunkRef, Manifest, RankPart, encode
-from checkpointing.staging import Snapshot
+from checkpointing.snapshot import Snapshot
 from checkpointing.storage import Storage
 
 PARALLEL_PUTS: Final = 4
@@ -48,7 +48,6 @@ class Published:
     new_bytes: int
     """Bytes that the store did not hold yet and that were sent."""
     manifest: str
-    chunks: frozenset[str]
 
 
 class Publisher:
@@ -63,10 +62,17 @@ class Publisher:
         self._identity = identity
         self._gang_deadline_us = int(gang_deadline_s * 1_000_000)
         self._known: frozenset[str] = frozenset()
+        self._unsettled: tuple[int, frozenset[str]] = (-1, frozenset())
 
     def know(self, chunks: frozenset[str]) -> None:
         """Take `chunks` as stored for good: a retained commit holds them."""
         self._known = chunks
+
+    def settle(self, step: int) -> None:
+        """Learn that the gang committed `step`: what we published for it is stored for good."""
+        published, chunks = self._unsettled
+        if published == step:
+            self._known = chunks
 
     def publish(self, snapshot: Snapshot) -> Published:
         """Store a part and, as rank 0, commit; raise `CheckpointError` or `FencedOut`."""
@@ -82,6 +88,7 @@ class Publisher:
 
     def _publish(self, snapshot: Snapshot, prefix: str) -> Published:
         refs, new_bytes = self._put_chunks(snapshot.chunks)
+        self._unsettled = snapshot.step, frozenset(ref.blake3 for ref in refs)
         manifest = self._manifest(snapshot, refs)
         if self._identity.rank:
             data = encode(manifest)
@@ -90,8 +97,8 @@ class Publisher:
         else:
             manifest = replace(manifest, parts=self._await_parts(prefix))
             key = self._commit(manifest)
-        chunks = frozenset(ref.blake3 for ref in refs)
-        return Published(snapshot.step, now_us(), manifest.length, new_bytes, key, chunks)
+            self.settle(snapshot.step)
+        return Published(snapshot.step, now_us(), manifest.length, new_bytes, key)
 
     def _put_chunks(self, chunks: Sequence[memoryview]) -> tuple[tuple[ChunkRef, ...], int]:
         with ThreadPoolExecutor(PARALLEL_PUTS) as pool:

@@ -9,7 +9,7 @@ from checkpointing.archive import Archive
 from checkpointing.commit import CommitRecord
 from checkpointing.errors import CorruptCheckpoint, corrupt
 from checkpointing.gang import Gang
-from checkpointing.restore import RestorePoint
+from checkpointing.restore import RestorePoint, load_commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ def _attempt(
         if record is None:
             raise corrupt("the commit log", why="this rank does not see the commit")
         tell(record.step)
-        return archive.load(record), ""
+        who = archive.identity
+        point = load_commit(archive.storage, record, rank=who.rank, world_size=who.world_size)
+        return point, ""
     except CorruptCheckpoint as error:
         return None, error.cause

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final
 
-from checkpointing.archive import Retirement
 from checkpointing.cadence import Cadence, is_due, measured
 from checkpointing.clock import monotonic_us, now_us
 from checkpointing.errors import CheckpointError
-from checkpointing.publish import Published, Publisher
+from checkpointing.publish import Published
 from checkpointing.restore import RestorePoint
 from checkpointing.staging import Arena
 from checkpointing.state_tree import flatten
-from checkpointing.uploader import Outcome, ThreadUploader, Uploader
-
-SWEEP_EVERY_US: Final = 300 * 1_000_000
+from checkpointing.uploader import Outcome, Uploader
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +49,16 @@ class _InFlight:
 class Saver:
     """Takes snapshots and has them published in the background, one at a time."""
 
-    def __init__(
-        self, publisher: Publisher, *, cadence: Cadence, retirement: Retirement | None = None
-    ) -> None:
-        """`retirement` is rank 0's alone."""
+    def __init__(self, uploader: Uploader, *, cadence: Cadence) -> None:
+        """Snapshots go to `uploader` when `cadence` says so."""
         self.stats = Stats()
         self.last_duration_us: int | None = None
         """How long the newest successful save took from snapshot to commit."""
-        self._publisher = publisher
+        self._uploader = uploader
         self._cadence = cadence
-        self._retirement = retirement
-        self._uploader: Uploader = ThreadUploader(publisher.publish)
         self._arena = Arena()
         self._in_flight: _InFlight | None = None
-        self._mark_us = self._swept_us = monotonic_us()
+        self._mark_us = monotonic_us()
 
     @property
     def busy(self) -> bool:
@@ -95,7 +85,7 @@ class Saver:
         started_us = monotonic_us()
         waited = self._wait_for_previous()
         snapshot = self._arena.take(flatten(state), step=step, at_us=now_us())
-        self._uploader.submit(snapshot)
+        self._uploader.submit(snapshot, descriptor=self._arena.descriptor)
         stall_us = monotonic_us() - started_us
         self._in_flight = _InFlight(step, snapshot.at_us, started_us, stall_us)
         self._mark_us = monotonic_us()
@@ -109,13 +99,16 @@ class Saver:
 
     def adopt(self, point: RestorePoint) -> None:
         """Build on a restore point: its chunks are there, and stay until we have commits."""
-        self.know(point.own.chunks)
-        if self._retirement is not None:
-            self._retirement.protected = frozenset({point.record.manifest})
+        self._uploader.adopt(point.record.manifest, chunks=point.own.chunks)
 
-    def know(self, chunks: frozenset[str]) -> None:
-        """Take `chunks` as stored by a commit: they need not be sent again."""
-        self._publisher.know(chunks)
+    def settle(self, step: int) -> None:
+        """As a rank other than 0: our part of `step` counts, its chunks need not be sent again."""
+        self._uploader.settle(step)
+
+    def close(self) -> None:
+        """Give the memory back; a save in flight may still end."""
+        self._uploader.close()
+        self._arena.close()
 
     def _wait_for_previous(self) -> SaveReport | None:
         if not self._uploader.busy:
@@ -148,15 +141,3 @@ class Saver:
             saves=self.stats.saves + 1,
             new_bytes=self.stats.new_bytes + published.new_bytes,
         )
-        self._sweep_now_and_then()
-
-    def _sweep_now_and_then(self) -> None:
-        if self._retirement is None or monotonic_us() - self._swept_us < SWEEP_EVERY_US:
-            return
-        self._swept_us = monotonic_us()
-        threading.Thread(target=_sweep, args=(self._retirement,), daemon=True).start()
-
-
-def _sweep(retirement: Retirement) -> None:
-    with suppress(CheckpointError):  # garbage that stays this time goes the next time
-        retirement.sweep()

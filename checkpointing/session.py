@@ -15,20 +15,23 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from checkpointing.archive import Archive, Retirement, next_epoch, open_archive
+from checkpointing.archive import Archive, next_epoch, open_archive
 from checkpointing.cadence import Cadence
 from checkpointing.control import Hello
-from checkpointing.control_client import Control, ControlClient, SilentControl
+from checkpointing.control_client import Control, ControlClient, SilentControl, opened
+from checkpointing.depot import Depot, DepotOrder
 from checkpointing.digest import digest_state
 from checkpointing.engine import Engine
 from checkpointing.environment import Environment, new_nonce, process_id, read_environment
 from checkpointing.errors import CheckpointError
 from checkpointing.gang import Gang, current_gang
-from checkpointing.publish import Identity, Publisher
+from checkpointing.publish import Identity
 from checkpointing.retention import Retention
 from checkpointing.saver import Saver, Stats
 from checkpointing.storage import Storage, open_storage
 from checkpointing.subjects import Subjects
+from checkpointing.uploader import ThreadUploader, Uploader
+from checkpointing.uploader_process import ProcessUploader
 
 LOCAL_JOB: Final = "local"
 
@@ -147,16 +150,21 @@ class Session:
         gang = current_gang()
         uri = environment.checkpoint_uri or (None if environment.managed else self._save_to)
         archive = None if uri is None else _archive(open_storage(uri), environment, gang)
-        saver = None if archive is None else self._saver(archive, environment)
+        saver = None
+        if archive is not None:
+            uploader = _uploader(archive, environment, uri=uri or "", retention=self._retention)
+            interval_us = environment.interval_ms * 1000 or self._interval_us
+            saver = Saver(uploader, cadence=Cadence(interval_us=interval_us))
         return Engine(subjects, gang=gang, control=control, archive=archive, saver=saver)
 
-    def _saver(self, archive: Archive, environment: Environment) -> Saver:
-        publisher = Publisher(archive.storage, log=archive.log, identity=archive.identity)
-        interval_us = environment.interval_ms * 1000 or self._interval_us
-        first = archive.identity.rank == 0
-        retirement = Retirement(archive, policy=self._retention) if first else None
-        cadence = Cadence(interval_us=interval_us)
-        return Saver(publisher, cadence=cadence, retirement=retirement)
+
+def _uploader(
+    archive: Archive, environment: Environment, *, uri: str, retention: Retention
+) -> Uploader:
+    if environment.upload_in_thread:
+        return ThreadUploader(Depot(archive, retention=retention))
+    order = DepotOrder(uri, archive.identity, archive.conditional, retention)
+    return ProcessUploader(order)
 
 
 def _started(engine: Engine) -> Engine:
@@ -172,7 +180,9 @@ def _control(environment: Environment) -> Control:
     if environment.control_path is None:
         return SilentControl()
     hello = Hello(rank=environment.rank, pid=process_id())
-    return ControlClient(environment.control_path, hello=hello)
+    client = ControlClient(environment.control_path, hello=hello)
+    client.send(opened(environment))
+    return client
 
 
 def _archive(storage: Storage, environment: Environment, gang: Gang) -> Archive:

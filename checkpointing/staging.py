@@ -1,84 +1,114 @@
-"""The snapshot: state copied into one preallocated, touched, reused arena, so training can go on.
+"""The arena: state copied into one preallocated, touched, reused memory, so training can go on.
 
 The cost of a snapshot is page faults, not copying; an arena whose pages were touched once copies at
-memory speed. It is a `memfd` where the system has one, so that another process can map it.
+memory speed. It is a `memfd`: shared memory that the uploader process maps through its descriptor.
+It has no name, so that nothing can be left behind in `/dev/shm`, and `/dev/shm`'s own limit (64 MiB
+in many containers) does not hold for it.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 
 from checkpointing.errors import CheckpointError
 from checkpointing.layout import Layout, plan_layout
 from checkpointing.manifest import TensorEntry
+from checkpointing.snapshot import Snapshot
 from checkpointing.state_tree import FlatState
 from checkpointing.tensor_bytes import copy_into
 
-_HEADROOM_PERCENT = 10  # a state that grows a little (a counter, a list) keeps its arena
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Snapshot:
-    """A state at one step boundary. `data` is valid until the arena takes the next snapshot."""
-
-    step: int
-    at_us: int
-    tree: object
-    tensors: tuple[TensorEntry, ...]
-    chunks: tuple[memoryview, ...]
-
-    @property
-    def length(self) -> int:
-        """Bytes of all chunks."""
-        return sum(chunk.nbytes for chunk in self.chunks)
+_HEADROOM_PERCENT: Final = 2  # a state that grows a little (a counter, a list) keeps its arena
+_HEADROOM_BYTES: Final = 1 << 20
 
 
 class Arena:
-    """Owns the buffer. One snapshot at a time: the caller waits for the last upload first."""
+    """Owns the memory. One snapshot at a time: the caller waits for the last upload first."""
 
     def __init__(self) -> None:
         """Allocate nothing yet: the first snapshot says how much is needed."""
-        self._memory: torch.Tensor | None = None
-        self._previous: Layout | None = None
+        self.descriptor: int | None = None
+        """The memory, for another process to map; None where the system has no `memfd`."""
         self.allocations = 0
         """Times that memory was allocated and touched; 1 in a healthy training."""
+        self._memory: torch.Tensor | None = None
+        self._previous: Layout | None = None
 
     def take(self, flat: FlatState, *, step: int, at_us: int) -> Snapshot:
         """Copy `flat` into the arena; raise `CheckpointError` if memory would not fit."""
+        snapshot, destinations = self.plan(flat, step=step, at_us=at_us)
+        for leaf, destination in zip(flat.leaves, destinations, strict=True):
+            copy_into(leaf, destination)
+        return snapshot
+
+    def plan(
+        self, flat: FlatState, *, step: int, at_us: int
+    ) -> tuple[Snapshot, tuple[torch.Tensor, ...]]:
+        """Make room for `flat` and say where each leaf's bytes go; copy nothing yet."""
         sizes = [leaf.nbytes for leaf in flat.leaves]
         layout = plan_layout(sizes, groups=[leaf.group for leaf in flat.leaves])
         memory = self._fitting(layout)
-        for leaf, offset in zip(flat.leaves, layout.offsets, strict=True):
-            copy_into(leaf, memory[offset : offset + leaf.nbytes])
-        view = memory.numpy().data
-        return Snapshot(
-            step=step,
-            at_us=at_us,
-            tree=flat.tree,
-            tensors=tuple(
-                TensorEntry(leaf.dtype, leaf.shape, layout.parts(number))
-                for number, leaf in enumerate(flat.leaves)
-            ),
-            chunks=tuple(view[start:end] for start, end in layout.chunks),
+        destinations = tuple(
+            memory[offset : offset + size]
+            for offset, size in zip(layout.offsets, sizes, strict=True)
         )
+        entries = tuple(
+            TensorEntry(leaf.dtype, leaf.shape, layout.parts(number))
+            for number, leaf in enumerate(flat.leaves)
+        )
+        view = memory.numpy().data
+        return Snapshot(step, at_us, flat.tree, entries, layout.chunks, view), destinations
+
+    def close(self) -> None:
+        """Give the memory back; whoever else has mapped it keeps it."""
+        self._memory = self._previous = None
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
     def _fitting(self, layout: Layout) -> torch.Tensor:
         if self._memory is None or self._memory.numel() < layout.total_bytes:
-            self._memory = _allocate(layout.total_bytes * (100 + _HEADROOM_PERCENT) // 100)
+            self.close()
+            self._memory = self._allocate(_with_headroom(layout.total_bytes))
             self.allocations += 1
         elif layout != self._previous:
             self._memory.zero_()  # gaps must not keep old bytes: equal states have equal chunks
         self._previous = layout
         return self._memory
 
+    def _allocate(self, size: int) -> torch.Tensor:
+        free = available_bytes()
+        if free is not None and size > free:
+            raise _too_small(size, free)
+        try:
+            memory = torch.frombuffer(self._mapping(size), dtype=torch.uint8)
+        except OSError as error:
+            raise _too_small(size, free or 0) from error
+        _pin(memory)
+        return memory.zero_()  # touches every page, so that no later snapshot pays for it
+
+    def _mapping(self, size: int) -> mmap.mmap:
+        if not hasattr(os, "memfd_create"):
+            return mmap.mmap(-1, size)
+        self.descriptor = os.memfd_create("lowtide-arena", os.MFD_CLOEXEC)
+        os.ftruncate(self.descriptor, size)
+        return mmap.mmap(self.descriptor, size)
+
 
 def available_bytes() -> int | None:
-    """Return the memory that can be taken without swapping (Linux), None where unknown."""
+    """Return the memory that can be taken without swapping (Linux), None where unknown.
+
+    The smaller of what the machine has and what the container's limit (cgroup v2) leaves.
+    """
+    found = [_machine_bytes(), _container_bytes()]
+    return min((size for size in found if size is not None), default=None)
+
+
+def _machine_bytes() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -87,24 +117,35 @@ def available_bytes() -> int | None:
     return int(found[0]) * 1024 if found else None
 
 
-def _allocate(size: int) -> torch.Tensor:
-    free = available_bytes()
-    if free is not None and size > free:
-        raise CheckpointError(
-            "memory-too-small",
-            cause=f"A snapshot needs {size:,} bytes of memory and {free:,} are available.",
-            remedy="Give the node more memory, or train with a smaller state.",
-        )
-    memory = torch.frombuffer(_mapping(max(size, mmap.PAGESIZE)), dtype=torch.uint8)
-    return memory.zero_()  # touches every page, so that no later snapshot pays for it
-
-
-def _mapping(size: int) -> mmap.mmap:
-    if not hasattr(os, "memfd_create"):
-        return mmap.mmap(-1, size)
-    descriptor = os.memfd_create("lowtide-arena", os.MFD_CLOEXEC)
+def _container_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
     try:
-        os.ftruncate(descriptor, size)
-        return mmap.mmap(descriptor, size)
-    finally:
-        os.close(descriptor)
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+        statistics = (folder / "memory.stat").read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    if limit == "max":
+        return None
+    # Cached files count as used and are given up when memory is wanted.
+    cached = int(statistics[statistics.index("inactive_file") + 1])
+    return max(0, int(limit) - used + cached)
+
+
+def _with_headroom(size: int) -> int:
+    wanted = size + max(size * _HEADROOM_PERCENT // 100, _HEADROOM_BYTES)
+    return -(-wanted // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _pin(memory: torch.Tensor) -> None:
+    """Let a GPU copy straight into the arena; a GPU that nobody uses is not woken."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        runtime.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
+
+
+def _too_small(size: int, free: int) -> CheckpointError:
+    return CheckpointError(
+        "memory-too-small",
+        cause=f"A snapshot needs {size:,} bytes of memory and {free:,} are available.",
+        remedy="Give the node more memory, or train with a smaller state.",
+    )

@@ -83,7 +83,7 @@ def _copy_tensor(source: torch.Tensor, destination: torch.Tensor) -> None:
         destination.copy_(flat)
 
 
-def build(dtype: str, *, shape: Sequence[int], data: bytearray) -> torch.Tensor | np.ndarray:
+def build(dtype: str, *, shape: Sequence[int], data: memoryview) -> torch.Tensor | np.ndarray:
     """Make the tensor or array that `data` (kept, not copied) holds; raise if it cannot be."""
     try:
         if dtype.startswith(_NUMPY):
@@ -124,7 +124,7 @@ def raw_leaf_bytes(leaf: TensorLeaf) -> Buffer:
     return flat.numpy().data
 
 
-def _build_tensor(dtype: torch.dtype, *, shape: Sequence[int], data: bytearray) -> torch.Tensor:
+def _build_tensor(dtype: torch.dtype, *, shape: Sequence[int], data: memoryview) -> torch.Tensor:
     if not data:
         return torch.empty(tuple(shape), dtype=dtype)
     flat = torch.frombuffer(data, dtype=torch.uint8)

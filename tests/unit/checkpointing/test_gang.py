@@ -82,7 +82,14 @@ def test_a_rank_that_dies_costs_no_bit(tmp_path: Path, whole: list[str]) -> None
 
 def test_a_failing_rank_aborts_the_commit_everywhere(tmp_path: Path, whole: list[str]) -> None:
     """Rank 1 cannot store its first two parts: those steps are not committed, training goes on."""
-    codes, said = launch(tmp_path, steps=14, failing_rank=1, failing_parts=2, step_s=0.02)
+    codes, said = launch(
+        tmp_path,
+        steps=14,
+        failing_rank=1,
+        failing_parts=2,
+        step_s=0.02,
+        env={"LOWTIDE_UPLOADER": "thread"},  # what breaks is in this process
+    )
     assert codes == [0, 0], said
     assert digests(said) == whole
     failed = list(tmp_path.glob("store/jobs/local/parts/*/*-failed"))

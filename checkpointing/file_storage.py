@@ -30,6 +30,7 @@ class FileStorage:
     def __init__(self, root: Path) -> None:
         """Create the folder where needed; raise `StorageError` where that is impossible."""
         self._root = root
+        self._lasting: set[Path] = set()  # folders whose own names are synced
         try:
             (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
             _drop_strays(root / _TEMPORARY)
@@ -130,13 +131,25 @@ class FileStorage:
         return self._root / checked_key(key)
 
     def _write(self, target: Path, data: Buffer) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(target.parent)
         descriptor, temporary = tempfile.mkstemp(dir=self._root / _TEMPORARY)
         with open(descriptor, "wb") as stream:  # noqa: PTH123 - mkstemp hands out a descriptor
             stream.write(data)
             stream.flush()
             os.fsync(descriptor)
         return Path(temporary)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder that a loss of power does not take away again, with all that is in it.
+
+        Synced even where it exists: whoever made it may have died before that.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in (folder, *folder.parents):
+            if made == self._root or made in self._lasting:
+                break
+            _sync_folder(made.parent)
+            self._lasting.add(made)
 
     def _described(self, path: Path) -> StoredObject | None:
         key = path.relative_to(self._root).as_posix()

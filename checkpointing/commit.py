@@ -1,4 +1,10 @@
-"""Commit records: which checkpoints count. Pure; the log that holds them is `commit_log`."""
+"""Commit records: which checkpoints count. Pure; the log that holds them is `commit_log`.
+
+A record is canonical JSON. What a signature covers is the record without `signature` and `blake3`:
+job, number, epoch and the manifest's BLAKE3, so a signed record means nothing in another log or at
+another place, and vouches for every byte below it (a manifest names its chunks and its ranks' parts
+by hash). What no signature can show is that newer records were deleted.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +38,18 @@ class CommitRecord:
     length: int = 0
     """Bytes of rank 0's part of the state."""
     seq: int = 0
+    job_id: str = ""
+    key_id: str = ""
+    """Which key signed it; empty for an unsigned record."""
+    signature: str = ""
+    """Ed25519 over `signed_body`, hex."""
+
+
+def signed_body(record: CommitRecord) -> bytes:
+    """Return the canonical bytes that a signature covers."""
+    fields = asdict(record)
+    del fields["signature"]
+    return canonical({"format": FORMAT, "version": VERSION, **fields})
 
 
 def encode_record(record: CommitRecord) -> bytes:
@@ -47,7 +65,7 @@ def decode_record(data: bytes, *, key: str) -> CommitRecord:
     if claimed != blake3_hex(canonical(fields)):
         raise corrupt(key, why="its hash does not match")
     numbers = ("epoch", "session", "at_us", "step", "length", "seq")
-    texts = ("kind", "attempt_id", "manifest", "manifest_blake3")
+    texts = ("kind", "attempt_id", "manifest", "manifest_blake3", "job_id", "key_id", "signature")
     try:
         return CommitRecord(
             **{name: whole(fields[name]) for name in numbers},  # type: ignore[arg-type]
@@ -67,10 +85,15 @@ class History:
     """Why other records were left out: damaged, or written by a fenced attempt."""
     epoch: int
     """Highest epoch seen; 0 for an empty log."""
+    unreadable: tuple[str, ...] = ()
+    """The records in `skipped` of which nobody knows what they named."""
+    untrusted: tuple[CommitRecord, ...] = ()
+    """The records in `skipped` whose signature is not one of ours."""
 
 
 def valid_history(records: Iterable[CommitRecord], *, damaged: Iterable[str] = ()) -> History:
     """Sort `records` (in any order) into valid commits, newest first, and fenced ones."""
+    unreadable = tuple(damaged)
     commits: list[CommitRecord] = []
     fenced: list[str] = []
     epoch = 0
@@ -82,4 +105,4 @@ def valid_history(records: Iterable[CommitRecord], *, damaged: Iterable[str] = (
         if record.kind == COMMIT:
             commits.append(record)
     ranked = sorted(commits, key=lambda record: (record.epoch, record.seq), reverse=True)
-    return History(commits=tuple(ranked), skipped=(*damaged, *fenced), epoch=epoch)
+    return History(tuple(ranked), (*unreadable, *fenced), epoch=epoch, unreadable=unreadable)

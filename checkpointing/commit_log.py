@@ -14,6 +14,9 @@ with the highest (epoch, number) of those whose epoch was the highest when they 
 A store that ignores conditional writes gets the weaker mode: the epoch is part of the record's
 name, so that two attempts never overwrite each other, and readers rank by epoch. What is lost: a
 zombie may learn of its successor one save late. It still can never supersede it.
+
+With verify keys (see `keyring`) a record that none of them signed is as good as absent: it neither
+counts nor fences anybody, and is named in `skipped`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from checkpointing.commit import CommitRecord, History, decode_record, encode_record, valid_history
-from checkpointing.errors import CorruptCheckpoint, FencedOut, MissingObject, StorageError
+from checkpointing.errors import (
+    CorruptCheckpoint,
+    FencedOut,
+    MissingObject,
+    StorageError,
+    corrupt,
+)
+from checkpointing.keyring import NO_KEYS, Keyring
 from checkpointing.keys import commit_key, commit_seq, commits_prefix
 from checkpointing.storage import Storage
 
@@ -35,20 +45,35 @@ _READERS: Final = 8
 class CommitLog:
     """Reads and extends the log of one job."""
 
-    def __init__(self, storage: Storage, *, job_id: str, conditional: bool = True) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        job_id: str,
+        conditional: bool = True,
+        keyring: Keyring = NO_KEYS,
+    ) -> None:
         """`conditional` says whether the store honours `put_if_absent` (see module text)."""
         self._storage = storage
         self._job_id = job_id
         self._conditional = conditional
+        self._keyring = keyring
+        self._seen: dict[str, CommitRecord] = {}  # a record never changes: it is read once
 
     def history(self) -> History:
-        """Read the whole log; damaged records are skipped and named."""
-        keys = [item.key for item in self._listed()]
+        """Read the whole log; damaged and untrusted records are skipped and named."""
         with ThreadPoolExecutor(_READERS) as readers:
-            found = list(readers.map(self._read, keys))
-        records = [item for item in found if isinstance(item, CommitRecord)]
+            found = list(readers.map(self._read, self._listed()))
         damaged = [item.cause for item in found if isinstance(item, CorruptCheckpoint)]
-        return valid_history(records, damaged=damaged)
+        records = [item for item in found if isinstance(item, CommitRecord)]
+        doubts = [(record, self._keyring.doubt(record)) for record in records]
+        history = valid_history((one for one, why in doubts if why is None), damaged=damaged)
+        refused = [f"Record {one.seq} is refused: {why}." for one, why in doubts if why is not None]
+        return replace(
+            history,
+            skipped=(*history.skipped, *refused),
+            untrusted=tuple(one for one, why in doubts if why is not None),
+        )
 
     def append(self, draft: CommitRecord) -> CommitRecord:
         """Add `draft` under the next number; raise `FencedOut` if a newer attempt was here.
@@ -59,7 +84,7 @@ class CommitLog:
             seq, newest = self._tip()
             if newest is not None and newest.epoch > draft.epoch:
                 raise _fenced(draft, newest)
-            record = replace(draft, seq=seq + 1)
+            record = self._keyring.signed(replace(draft, seq=seq + 1, job_id=self._job_id))
             if self._added(record):
                 return record
         raise StorageError(
@@ -83,18 +108,29 @@ class CommitLog:
     def _tip(self) -> tuple[int, CommitRecord | None]:
         listed = self._listed()
         for item in reversed(listed):
-            found = self._read(item.key)
-            if isinstance(found, CommitRecord):
+            found = self._read(item)
+            if isinstance(found, CommitRecord) and self._keyring.doubt(found) is None:
                 return listed[-1].seq, found
         return (listed[-1].seq if listed else 0), None
 
-    def _read(self, key: str) -> CommitRecord | CorruptCheckpoint | None:
+    def _read(self, item: _Listed) -> CommitRecord | CorruptCheckpoint | None:
+        if item.key in self._seen:
+            return self._seen[item.key]
         try:
-            return decode_record(self._storage.get(key), key=key)
+            record = decode_record(self._storage.get(item.key), key=item.key)
+            self._check_place(record, item)
         except CorruptCheckpoint as error:
             return error
         except MissingObject:
             return None  # trimmed between the listing and this look
+        self._seen[item.key] = record
+        return record
+
+    def _check_place(self, record: CommitRecord, item: _Listed) -> None:
+        """Refuse a record that was copied here from another log or another number."""
+        if (record.job_id, record.seq) != (self._job_id, item.seq):
+            why = f"it is record {record.seq} of job {record.job_id or '(unnamed)'}"
+            raise corrupt(item.key, why=why)
 
     def _added(self, record: CommitRecord) -> bool:
         data = encode_record(record)

@@ -1,21 +1,23 @@
 """What to keep and what to delete, exactly. Pure: marks and sweeps are sets of names.
 
 Kept are the newest commits, the milestones, and whatever is protected (the restore point in use).
-An object is garbage if no kept commit names it AND it is older than the grace period: a save in
+An object is garbage if nothing that stays names it AND it is older than the grace period: a save in
 flight has stored chunks that no commit names yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
 from checkpointing.commit import CommitRecord
-from checkpointing.keys import StoredObject, chunk_key
-from checkpointing.manifest import Manifest
+from checkpointing.keys import StoredObject
 
 GRACE_US: Final = 15 * 60 * 1_000_000
+ORPHAN_US: Final = 24 * 3_600 * 1_000_000
+"""Age at which a manifest that no commit names is garbage: its save will not commit any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +51,16 @@ def kept_commits(
     )
 
 
-def marked(manifests: Iterable[tuple[str, Manifest]]) -> frozenset[str]:
-    """Return every key that the given (key, manifest) pairs need, the manifests included."""
-    names: set[str] = set()
-    for key, manifest in manifests:
-        names.add(key)
-        names.update(part.key for part in manifest.parts)
-        names.update(chunk_key(chunk.blake3) for chunk in manifest.chunks)
-    return frozenset(names)
-
-
 def garbage(
     objects: Iterable[StoredObject],
     *,
-    needed: frozenset[str],
+    needed: AbstractSet[str],
     now_us: int,
     grace_us: int = GRACE_US,
-) -> tuple[str, ...]:
-    """Return the keys that nobody needs and that are older than the grace period."""
+) -> tuple[StoredObject, ...]:
+    """Return what nobody needs and what is older than the grace period."""
     return tuple(
-        item.key
-        for item in objects
-        if item.key not in needed and now_us - item.modified_us > grace_us
+        item for item in objects if item.key not in needed and now_us - item.modified_us > grace_us
     )
 
 

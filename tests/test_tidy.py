@@ -50,6 +50,7 @@ PURE = {
     "checkpointing.commit",
     "checkpointing.control",
     "checkpointing.hazard_posterior",
+    "checkpointing.inventory",
     "checkpointing.keys",
     "checkpointing.layout",
     "checkpointing.manifest",

@@ -19,9 +19,9 @@ from checkpointing.commit import (
 )
 from checkpointing.environment import read_environment
 from checkpointing.errors import CheckpointError, CorruptCheckpoint
-from checkpointing.keys import StoredObject, chunk_key, commit_key, commit_seq, job_prefix
+from checkpointing.keys import StoredObject, commit_key, commit_seq, job_prefix
 from checkpointing.manifest import ChunkRef, Manifest, Part, RankPart, TensorEntry, decode, encode
-from checkpointing.retention import Retention, garbage, kept_commits, marked
+from checkpointing.retention import Retention, garbage, kept_commits
 
 S = 1_000_000
 
@@ -162,16 +162,11 @@ def test_age_never_takes_the_newest() -> None:
     assert [r.seq for r in kept_commits(commits, policy=policy, now_us=3 * S)] == [3, 2]
 
 
-def test_marking_names_all_that_a_checkpoint_needs() -> None:
-    """The manifest, its ranks' parts, every chunk."""
-    needed = marked([("top", manifest())])
-    assert needed == {"top", "part", chunk_key("ab" * 32)}
-
-
 def test_only_old_strangers_are_garbage() -> None:
     """Needed things stay, and so does what a save in flight may have just stored."""
     objects = [StoredObject(name, 1, at) for name, at in [("a", 0), ("b", 0), ("c", 90)]]
-    assert garbage(objects, needed=frozenset({"a"}), now_us=100, grace_us=50) == ("b",)
+    (found,) = garbage(objects, needed=frozenset({"a"}), now_us=100, grace_us=50)
+    assert found.key == "b"
 
 
 # ------------------------------------------------------------------ names and environment

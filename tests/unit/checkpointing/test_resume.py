@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checkpointing import CheckpointError, FencedOut, ResumableLoader, Session
-from checkpointing.archive import Retirement, next_epoch, open_archive
+from checkpointing.archive import next_epoch, open_archive
 from checkpointing.commit import CLAIM, CommitRecord
 from checkpointing.commit_log import CommitLog
 from checkpointing.file_storage import FileStorage
 from checkpointing.publish import Identity
 from checkpointing.retention import Retention
+from checkpointing.retirement import Retirement
 from tests.unit.checkpointing.training import Interrupted, Trainee, train
 
 EVERY_STEP = 0.000001
@@ -380,11 +381,11 @@ def test_retention_deletes_exactly_the_rest(tmp_path: Path) -> None:
     archive = open_archive(storage, Identity("local", "", 99, 1))
     before = len(stored(tmp_path))
     doomed = Retirement(archive, policy=Retention(last=2), grace_us=-1).sweep()
-    assert before - len(stored(tmp_path)) == len(doomed) > 0
+    assert before - len(stored(tmp_path)) == len(doomed.deleted) > 0
     assert len(list(tmp_path.glob("jobs/local/manifests/*"))) == 2
     assert restored_step(tmp_path) == 25
     again = Retirement(archive, policy=Retention(last=2), grace_us=-1).sweep()
-    assert again == ()
+    assert again.deleted == ()
 
 
 def test_a_young_chunk_is_never_swept(tmp_path: Path) -> None:
@@ -392,4 +393,4 @@ def test_a_young_chunk_is_never_swept(tmp_path: Path) -> None:
     for steps in (5, 10, 15):
         train(tmp_path, steps=steps)
     archive = open_archive(FileStorage(tmp_path), Identity("local", "", 99, 1))
-    assert Retirement(archive, policy=Retention(last=1)).sweep() == ()
+    assert Retirement(archive, policy=Retention(last=1)).plan().deleted == ()

@@ -1,0 +1,218 @@
+"""Deleting chunks that another writer may need this very moment: the protocol, and why it is safe.
+
+Chunks are shared by all jobs under a root and are named by their content, so a save may come to
+need a chunk that a sweep has found to be garbage: the same bytes again (a training that starts over
+with the same seed, a state that returns), or bytes that a slow save stored long before its manifest
+names them. Looking at times does not help: between a sweep's listing and its deletion anything can
+happen, and a store deletes whatever is there by then. So writer and sweep each raise a flag before
+they look for the other's (as in Dekker's algorithm), and a store that lists what was written before
+makes sure that at least one of them sees the other.
+
+    writer                                   sweep
+    w1 list sweeps/                          s1 list jobs/, chunks/: what does nobody need?
+    w2 PUT the chunks                        s2 PUT-if-absent sweeps/<seq>.json: the doomed names
+    w3 PUT the manifest (a part's intent)    s3 list jobs/ again: keep what is needed by now
+    w4 list sweeps/ again                    s4 delete manifests, then chunks
+    w5 commit (PUT the part)                 s5 PUT sweeps/<seq>.done
+
+Why no committed manifest ever names a chunk that was deleted, or will be:
+
+1. A chunk that the save PUT (w2). If a sweep's s3 comes after w3, it reads the manifest and keeps
+   the chunk. Otherwise s2 < s3 < w3 < w4: the writer finds the sweep's record, unless it is one of
+   those that it saw at w1. Of those, a finished one deletes nothing any more, and the names of an
+   unfinished one were avoided at w2. A chunk that a new record dooms is PUT again under a *copy's*
+   name, `<blake3>.<n>` with n the newest sweep seen. No sweep up to n can doom that name, as nobody
+   could know it before record n was there; of later sweeps, the next look at w4 tells.
+2. A chunk that the save did not send because a manifest of ours names it. That manifest is there:
+   it belongs to the newest commit, which every policy keeps; or to the restore point or a parent,
+   which is pinned. A sweep that sees the manifest needs the chunk. Does it see it? Listing is no
+   snapshot: it could pass the successor's place too early and the predecessor's, just retired, too
+   late. But manifests are deleted only by sweeps, and sweeps exclude each other (a number is taken
+   once, and only when the one before is finished or dead), so nothing disappears during s3, and
+   what appears is case 1.
+3. A pin follows the same protocol: PUT the pin, list sweeps/, read the manifest. If the manifest is
+   there, no finished sweep has taken any of its chunks, since manifests go first; what an
+   unfinished one dooms is not counted as known.
+
+No clock is compared in all that. The grace period only spares saves in flight the cost of copies;
+it may be zero. Time counts at two far ends: a sweep stops deleting `LIMIT_US` after its start, is
+taken for dead after twice that, and its record is dropped after `RECORD_LIFE_US`; and a manifest
+that was never committed is garbage after `ORPHAN_US`. To go wrong, a process must freeze for hours
+between two adjacent statements and then go on. A save that meets a gap in the numbers, because it
+took longer than records live, is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from checkpointing.clock import now_us
+from checkpointing.errors import CheckpointError, CorruptCheckpoint, MissingObject
+from checkpointing.keys import (
+    SWEEPS,
+    StoredObject,
+    chunk_key,
+    chunk_name,
+    split_name,
+    sweep_key,
+    sweep_seq,
+)
+from checkpointing.manifest import canonical, items, parse_object, text
+from checkpointing.storage import Storage
+
+FORMAT: Final = "lowtide-sweep"
+VERSION: Final = 1
+LIMIT_US: Final = 30 * 60 * 1_000_000
+RECORD_LIFE_US: Final = 24 * 3_600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeps:
+    """One look at `sweeps/`."""
+
+    records: dict[int, StoredObject]
+    done: frozenset[int]
+
+    @property
+    def newest(self) -> int:
+        """The highest number; 0 for none."""
+        return max(self.records, default=0)
+
+    @property
+    def unfinished(self) -> tuple[int, ...]:
+        """Sweeps that are at work, or died."""
+        return tuple(sorted(self.records.keys() - self.done))
+
+
+class SweepLog:
+    """The numbered records of all sweeps under a root."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Records never change, so each is read once."""
+        self._storage = storage
+        self._doomed: dict[int, frozenset[str] | None] = {}
+
+    def look(self) -> Sweeps:
+        """List the records."""
+        found = self._storage.list(SWEEPS)
+        numbered = [(sweep_seq(item.key), item) for item in found]
+        return Sweeps(
+            {seq: item for seq, item in numbered if seq and item.key == sweep_key(seq)},
+            frozenset(seq for seq, item in numbered if seq and item.key.endswith(".done")),
+        )
+
+    def doomed(self, seq: int) -> frozenset[str] | None:
+        """Return the keys that a sweep was about to delete; None: unreadable, so perhaps all."""
+        if seq not in self._doomed:
+            try:
+                self._doomed[seq] = _decoded(self._storage.get(sweep_key(seq)), seq)
+            except (CorruptCheckpoint, MissingObject):
+                self._doomed[seq] = None
+        return self._doomed[seq]
+
+    def begin(self, doomed: Collection[str], *, nonce: str) -> int | None:
+        """Announce a sweep; return its number, or None while another one is at work."""
+        found = self.look()
+        if any(_is_alive(found.records[seq]) for seq in found.unfinished):
+            return None
+        seq = found.newest + 1
+        body = {"format": FORMAT, "version": VERSION, "nonce": nonce, "doomed": sorted(doomed)}
+        data = canonical(body)
+        self._storage.put_if_absent(sweep_key(seq), data)
+        # Also true after a lost answer; and false where a store ignored the condition and another
+        # sweep wrote over ours.
+        return seq if self._storage.get(sweep_key(seq)) == data else None
+
+    def end(self, seq: int) -> None:
+        """Say that a sweep deletes nothing any more, and drop records that no save can need."""
+        self._storage.put(sweep_key(seq, done=True), b"")
+        for old, item in self.look().records.items():
+            if old != seq and now_us() - item.modified_us > RECORD_LIFE_US:
+                self._storage.delete(sweep_key(old))
+                self._storage.delete(sweep_key(old, done=True))
+
+
+class SaveGuard:
+    """The writer's side, for one rank: which chunks are there, and stay there.
+
+    Each save calls `begin`, then `place` and `sent` for each chunk, stores its manifest, and asks
+    `lost` before anybody may rely on it. One listing at each end.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        """Ask the store nothing yet."""
+        self._sweeps = SweepLog(storage)
+        self._known: dict[str, str] = {}
+        self._seen = 0
+        self._barred: set[str] = set()
+        self._all_barred = False
+
+    def begin(self, known: Iterable[str]) -> None:
+        """Start a save; `known` are chunks that a kept or pinned manifest of ours names."""
+        self._known = {split_name(name)[0]: name for name in known}
+        self._barred, self._all_barred = set(), False
+        found = self._sweeps.look()
+        self._seen = found.newest
+        for seq in found.unfinished:
+            self._bar(self._sweeps.doomed(seq))
+
+    def place(self, blake3: str) -> tuple[str, bool]:
+        """Return the name under which these bytes are or go, and whether they are there."""
+        if blake3 in self._known:
+            return self._known[blake3], True
+        barred = self._all_barred or chunk_key(blake3) in self._barred
+        return chunk_name(blake3, copy=self._seen if barred else 0), False
+
+    def sent(self, name: str) -> None:
+        """Take note that a chunk was stored by this save."""
+        self._known[split_name(name)[0]] = name
+
+    def lost(self, names: Collection[str], *, document: str) -> frozenset[str]:
+        """Return those of `names` that a sweep may delete; `document` is the manifest's key.
+
+        Call it when the manifest is stored, again after each repair, and commit when it is empty.
+        Raises `CheckpointError` if the save cannot be repaired: the next one can.
+        """
+        found = self._sweeps.look()
+        fresh = sorted(seq for seq in found.records if seq > self._seen)
+        if fresh and fresh[0] != self._seen + 1:
+            raise _overtaken(len(fresh))
+        gone: set[str] = set()
+        for seq in fresh:
+            doomed = self._sweeps.doomed(seq)
+            self._bar(doomed)
+            if doomed is not None and document in doomed:
+                raise _overtaken(seq)
+            gone.update(name for name in names if doomed is None or chunk_key(name) in doomed)
+        self._seen = found.newest
+        for name in gone:
+            self._known.pop(split_name(name)[0], None)
+        return frozenset(gone)
+
+    def _bar(self, doomed: frozenset[str] | None) -> None:
+        if doomed is None:
+            self._all_barred = True
+        else:
+            self._barred |= doomed
+
+
+def _decoded(data: bytes, seq: int) -> frozenset[str] | None:
+    fields = parse_object(data, key=sweep_key(seq), wanted_format=FORMAT, version=VERSION)
+    try:
+        return frozenset(text(item) for item in items(fields["doomed"]))
+    except (KeyError, TypeError):
+        return None
+
+
+def _is_alive(record: StoredObject) -> bool:
+    return now_us() - record.modified_us < 2 * LIMIT_US
+
+
+def _overtaken(number: int) -> CheckpointError:
+    return CheckpointError(
+        "save-overtaken",
+        cause=f"The save was given up: sweep {number} may have deleted what it had stored.",
+        remedy="Training goes on and the next save stores everything that it needs.",
+    )

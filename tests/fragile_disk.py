@@ -44,7 +44,7 @@ class FragileDisk:
         self._root = str(root)
         self._at = at
         self._dead = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._unsynced: set[Path] = set()
         self._undo: list[tuple[Path, Callable[[], object]]] = []
 
@@ -67,25 +67,28 @@ class FragileDisk:
             return
         if event == "open" and not arguments[2] & _WRITES:
             return
-        self._count(f"{event} {paths[-1].name}")
-        handler(self, *paths)
+        with self._lock:
+            self._count(f"{event} {paths[-1].name}")
+            handler(self, *paths)
 
-    def synced(self, path: Path) -> None:
-        """Take note of an `fsync` that is about to be done."""
-        if self._is_inside(path):
+    def synced(self, path: Path) -> bool:
+        """Take note of an `fsync`; say whether it is ours: then no real disk is waited for."""
+        if not self._is_inside(path):
+            return False
+        with self._lock:
             self._count(f"fsync {path.name}")
             self._unsynced.discard(path)
             self._undo = [one for one in self._undo if one[0] != path]
+        return True
 
     def _is_inside(self, path: Path) -> bool:
         return str(path).startswith(self._root + "/") or str(path) == self._root
 
     def _count(self, what: str) -> None:
-        with self._lock:
-            if self._dead or len(self.operations) == self._at:
-                self._dead = True
-                raise Died
-            self.operations.append(what)
+        if self._dead or len(self.operations) == self._at:
+            self._dead = True
+            raise Died
+        self.operations.append(what)
 
     def _opened(self, path: Path) -> None:
         self._unsynced.add(path)
@@ -150,8 +153,8 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _fsync(really: Callable[[Any], None], disk: FragileDisk) -> Callable[[Any], None]:
     def fsync(fd: Any) -> None:
-        disk.synced(Path(f"/proc/self/fd/{fd}").readlink())
-        really(fd)
+        if not disk.synced(Path(f"/proc/self/fd/{fd}").readlink()):
+            really(fd)
 
     return fsync
 

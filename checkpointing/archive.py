@@ -8,9 +8,9 @@ from checkpointing.clock import now_us
 from checkpointing.commit import CLAIM, CommitRecord
 from checkpointing.commit_log import CommitLog
 from checkpointing.environment import new_nonce
+from checkpointing.identity import Identity
 from checkpointing.keyring import environment_keyring
 from checkpointing.keys import job_prefix
-from checkpointing.publish import Identity
 from checkpointing.storage import Storage, keeps_conditions
 
 

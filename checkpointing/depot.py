@@ -6,14 +6,16 @@ It runs beside the training, in the uploader process or in a thread, and needs n
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from checkpointing.archive import Archive, open_log
 from checkpointing.clock import monotonic_us
 from checkpointing.errors import CheckpointError
-from checkpointing.publish import Identity, Published, Publisher
+from checkpointing.identity import Identity
+from checkpointing.publish import Published, Publisher
 from checkpointing.retention import Retention
 from checkpointing.retirement import Retirement
 from checkpointing.snapshot import Snapshot
@@ -31,24 +33,35 @@ class DepotOrder:
     conditional: bool
     """Whether the store honours conditional writes (see `commit_log`)."""
     retention: Retention
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What every manifest of the session says about its origin (see `provenance`)."""
 
 
 class Depot:
     """Publishes for one rank; used by one thread at a time."""
 
-    def __init__(self, archive: Archive, *, retention: Retention) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        *,
+        retention: Retention,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
         """Rank 0 sweeps by `retention`; the other ranks leave that to it."""
-        self._publisher = Publisher(archive.storage, log=archive.log, identity=archive.identity)
+        self._publisher = Publisher(
+            archive.storage, log=archive.log, identity=archive.identity, provenance=provenance
+        )
         leads = archive.identity.rank == 0
         self._retirement = Retirement(archive, policy=retention) if leads else None
         self._swept_us = monotonic_us()
         self._sweeper: threading.Thread | None = None
 
     def adopt(self, manifest: str, *, chunks: frozenset[str]) -> None:
-        """Build on a restore point: its chunks are stored, and stay until we have commits."""
-        self._publisher.know(chunks)
+        """Build on a restore point, or a parent: its chunks stay until we have commits."""
         if self._retirement is not None:
             self._retirement.protected = frozenset({manifest})
+        with suppress(CheckpointError):  # a store that does not answer now: then all is sent
+            self._publisher.adopt(manifest, chunks=chunks)
 
     def settle(self, step: int) -> None:
         """Learn that the gang committed `step`."""
@@ -70,7 +83,8 @@ class Depot:
 
 def open_depot(order: DepotOrder) -> Depot:
     """Open the store of `order`; raise `StorageError`."""
-    return Depot(reopened(open_storage(order.uri), order), retention=order.retention)
+    archive = reopened(open_storage(order.uri), order)
+    return Depot(archive, retention=order.retention, provenance=order.provenance)
 
 
 def reopened(storage: Storage, order: DepotOrder) -> Archive:

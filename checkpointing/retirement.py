@@ -21,9 +21,9 @@ from checkpointing.commit_log import CommitLog
 from checkpointing.documents import read_needs
 from checkpointing.environment import new_nonce
 from checkpointing.errors import CheckpointError
+from checkpointing.identity import Identity
 from checkpointing.inventory import Inventory, Needs, take_inventory
 from checkpointing.keys import CHUNKS, JOBS, StoredObject, chunk_key, hash_of
-from checkpointing.publish import Identity
 from checkpointing.retention import GRACE_US, ORPHAN_US, Retention, garbage
 from checkpointing.storage import Storage
 from checkpointing.sweeps import LIMIT_US, SweepLog

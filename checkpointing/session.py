@@ -25,7 +25,8 @@ from checkpointing.engine import Engine
 from checkpointing.environment import Environment, new_nonce, process_id, read_environment
 from checkpointing.errors import CheckpointError
 from checkpointing.gang import Gang, current_gang
-from checkpointing.publish import Identity
+from checkpointing.identity import Identity
+from checkpointing.provenance import collect
 from checkpointing.retention import Retention
 from checkpointing.saver import Saver, Stats
 from checkpointing.storage import Storage, open_storage
@@ -161,9 +162,10 @@ class Session:
 def _uploader(
     archive: Archive, environment: Environment, *, uri: str, retention: Retention
 ) -> Uploader:
+    origin = collect(world_size=archive.identity.world_size)
     if environment.upload_in_thread:
-        return ThreadUploader(Depot(archive, retention=retention))
-    order = DepotOrder(uri, archive.identity, archive.conditional, retention)
+        return ThreadUploader(Depot(archive, retention=retention, provenance=origin))
+    order = DepotOrder(uri, archive.identity, archive.conditional, retention, origin)
     return ProcessUploader(order)
 
 

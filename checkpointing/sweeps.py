@@ -23,16 +23,17 @@ Why no committed manifest ever names a chunk that was deleted, or will be:
    unfinished one were avoided at w2. A chunk that a new record dooms is PUT again under a *copy's*
    name, `<blake3>.<n>` with n the newest sweep seen. No sweep up to n can doom that name, as nobody
    could know it before record n was there; of later sweeps, the next look at w4 tells.
-2. A chunk that the save did not send because a manifest of ours names it. That manifest is there:
-   it belongs to the newest commit, which every policy keeps; or to the restore point or a parent,
-   which is pinned. A sweep that sees the manifest needs the chunk. Does it see it? Listing is no
-   snapshot: it could pass the successor's place too early and the predecessor's, just retired, too
-   late. But manifests are deleted only by sweeps, and sweeps exclude each other (a number is taken
-   once, and only when the one before is finished or dead), so nothing disappears during s3, and
-   what appears is case 1.
-3. A pin follows the same protocol: PUT the pin, list sweeps/, read the manifest. If the manifest is
-   there, no finished sweep has taken any of its chunks, since manifests go first; what an
-   unfinished one dooms is not counted as known.
+2. A chunk that the save did not send, because this session sent it before or took it over from a
+   manifest. The session looks at every record since then, also at those of finished sweeps, and
+   takes no chunk for stored that one of them dooms.
+3. A manifest that is taken over (a restore point, a parent in another job) is pinned first: PUT the
+   pin, list sweeps/, see that the manifest is there. If it is, no finished sweep has taken any of
+   its chunks, since manifests go first; and what an unfinished one dooms is not taken over.
+4. A chunk of a committed manifest. A sweep that sees the manifest needs the chunk. Does it see it,
+   or the one that took its place? A listing is no snapshot: it could pass the successor's place too
+   early and the predecessor's, just retired, too late. But manifests are deleted only by sweeps,
+   and sweeps exclude each other (a number is taken once, and only when the one before is finished
+   or dead), so nothing disappears during s3, and what appears is case 1.
 
 No clock is compared in all that. The grace period only spares saves in flight the cost of copies;
 it may be zero. Time counts at two far ends: a sweep stops deleting `LIMIT_US` after its start, is
@@ -44,7 +45,7 @@ took longer than records live, is given up.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,6 +80,11 @@ class Sweeps:
     def newest(self) -> int:
         """The highest number; 0 for none."""
         return max(self.records, default=0)
+
+    def after(self, seq: int) -> tuple[int, ...] | None:
+        """Return the numbers above `seq`; None if some are missing, dropped long ago."""
+        fresh = tuple(sorted(number for number in self.records if number > seq))
+        return fresh if not fresh or fresh[0] == seq + 1 else None
 
     @property
     def unfinished(self) -> tuple[int, ...]:
@@ -135,7 +141,7 @@ class SweepLog:
 
 
 class SaveGuard:
-    """The writer's side, for one rank: which chunks are there, and stay there.
+    """The writer's side, for one rank's session: which chunks are there, and stay there.
 
     Each save calls `begin`, then `place` and `sent` for each chunk, stores its manifest, and asks
     `lost` before anybody may rely on it. One listing at each end.
@@ -149,12 +155,32 @@ class SaveGuard:
         self._barred: set[str] = set()
         self._all_barred = False
 
-    def begin(self, known: Iterable[str]) -> None:
-        """Start a save; `known` are chunks that a kept or pinned manifest of ours names."""
-        self._known = {split_name(name)[0]: name for name in known}
-        self._barred, self._all_barred = set(), False
+    def adopt(self, names: Iterable[str], *, is_there: Callable[[], bool]) -> None:
+        """Take over the chunks of a manifest that was pinned before; see case 3.
+
+        `is_there` asks the store whether the manifest exists.
+        """
+        self._known.clear()
         found = self._sweeps.look()
+        if is_there():
+            self._known.update((split_name(name)[0], name) for name in names)
         self._seen = found.newest
+        for seq in found.unfinished:
+            self._forget(self._sweeps.doomed(seq))
+
+    def keep(self, names: Collection[str]) -> None:
+        """Remember only `names`: the others are not likely to be needed again."""
+        self._known = {blake3: name for blake3, name in self._known.items() if name in names}
+
+    def begin(self) -> None:
+        """Start a save."""
+        found = self._sweeps.look()
+        fresh = found.after(self._seen)
+        if fresh is None:
+            self._known.clear()
+        for seq in {*(fresh or ()), *found.unfinished}:
+            self._forget(self._sweeps.doomed(seq))
+        self._barred, self._all_barred, self._seen = set(), False, found.newest
         for seq in found.unfinished:
             self._bar(self._sweeps.doomed(seq))
 
@@ -176,26 +202,28 @@ class SaveGuard:
         Raises `CheckpointError` if the save cannot be repaired: the next one can.
         """
         found = self._sweeps.look()
-        fresh = sorted(seq for seq in found.records if seq > self._seen)
-        if fresh and fresh[0] != self._seen + 1:
-            raise _overtaken(len(fresh))
-        gone: set[str] = set()
-        for seq in fresh:
-            doomed = self._sweeps.doomed(seq)
-            self._bar(doomed)
-            if doomed is not None and document in doomed:
-                raise _overtaken(seq)
-            gone.update(name for name in names if doomed is None or chunk_key(name) in doomed)
+        fresh = found.after(self._seen)
+        dooms = [self._sweeps.doomed(seq) for seq in fresh or ()]
+        if fresh is None or any(document in doomed for doomed in dooms if doomed is not None):
+            raise _overtaken()
         self._seen = found.newest
-        for name in gone:
-            self._known.pop(split_name(name)[0], None)
-        return frozenset(gone)
+        for doomed in dooms:
+            self._bar(doomed)
+            self._forget(doomed)
+        return frozenset(names) - set(self._known.values())
 
     def _bar(self, doomed: frozenset[str] | None) -> None:
         if doomed is None:
             self._all_barred = True
         else:
             self._barred |= doomed
+
+    def _forget(self, doomed: frozenset[str] | None) -> None:
+        if doomed is None:
+            self._known.clear()
+        else:
+            stay = {b: name for b, name in self._known.items() if chunk_key(name) not in doomed}
+            self._known = stay
 
 
 def _decoded(data: bytes, seq: int) -> frozenset[str] | None:
@@ -210,9 +238,9 @@ def _is_alive(record: StoredObject) -> bool:
     return now_us() - record.modified_us < 2 * LIMIT_US
 
 
-def _overtaken(number: int) -> CheckpointError:
+def _overtaken() -> CheckpointError:
     return CheckpointError(
         "save-overtaken",
-        cause=f"The save was given up: sweep {number} may have deleted what it had stored.",
+        cause="The save was given up: a sweep may have deleted what it had stored.",
         remedy="Training goes on and the next save stores everything that it needs.",
     )

@@ -17,8 +17,9 @@ from typing import Any, Final, cast
 from checkpointing import errors
 from checkpointing.depot import DepotOrder
 from checkpointing.errors import CheckpointError
+from checkpointing.identity import Identity
 from checkpointing.manifest import tensor_from_json, tensor_json
-from checkpointing.publish import Identity, Published
+from checkpointing.publish import Published
 from checkpointing.retention import Retention
 from checkpointing.snapshot import Snapshot
 from checkpointing.uploader import Outcome
@@ -87,6 +88,7 @@ def order_from(message: Message) -> DepotOrder:
         identity=Identity(**message["identity"]),
         conditional=message["conditional"],
         retention=Retention(**message["retention"]),
+        provenance=message["provenance"],
     )
 
 

@@ -21,7 +21,7 @@ from checkpointing.archive import next_epoch, open_archive
 from checkpointing.commit import CLAIM, CommitRecord
 from checkpointing.commit_log import CommitLog
 from checkpointing.file_storage import FileStorage
-from checkpointing.publish import Identity
+from checkpointing.identity import Identity
 from checkpointing.retention import Retention
 from checkpointing.retirement import Retirement
 from tests.unit.checkpointing.training import Interrupted, Trainee, train

@@ -7,7 +7,9 @@ import pytest
 from checkpointing.archive import Archive
 from checkpointing.commit import COMMIT, CommitRecord
 from checkpointing.commit_log import CommitLog
+from checkpointing.errors import CorruptCheckpoint
 from checkpointing.hashing import blake3_hex
+from checkpointing.identity import Identity
 from checkpointing.keys import (
     StoredObject,
     chunk_key,
@@ -21,8 +23,7 @@ from checkpointing.keys import (
 )
 from checkpointing.manifest import ChunkRef, Manifest, RankPart, encode
 from checkpointing.memory_storage import MemoryStorage
-from checkpointing.pins import known_from, protect
-from checkpointing.publish import Identity
+from checkpointing.pins import known_from, pin
 from checkpointing.retention import ORPHAN_US, Retention
 from checkpointing.retirement import Retirement, SweepReport
 
@@ -179,7 +180,7 @@ def test_the_restore_point_in_use_stays(root: Root) -> None:
     first, second = CommitLog(root, job_id="a").history().commits[:0:-1]
     sweeper = retirement(root)
     sweeper.protected = frozenset({first.manifest})
-    protect(root, who=Identity("a", "x", 9, 9), manifest_blake3=second.manifest_blake3)
+    pin(root, second.manifest, who=Identity("a", "x", 9, 9))
     sweeper.sweep()
     assert len(root.keys("jobs/a/manifests/")) == 3
     assert {root.get(key) for key in root.keys("chunks/")} >= {b"shared", b"only 20"}
@@ -188,14 +189,12 @@ def test_the_restore_point_in_use_stays(root: Root) -> None:
 def test_a_pin_ends_with_the_first_commit_of_its_session(root: Root) -> None:
     """Then that commit names what the session needs; a fenced session's pin ends as well."""
     parent = CommitLog(root, job_id="b").history().commits[0]
-    names = known_from(root, who=Identity("a", "x", 1, 1), parent=parent)
-    assert {root.get(chunk_key(name)) for name in names} == {b"only 10", b"of b"}
-    assert root.keys("jobs/a/pins/")
+    pin(root, parent.manifest, who=Identity("a", "x", 1, 1))
     root.sweep("b")
     assert root.keys("jobs/a/pins/")
     root.sweep("a")
     assert not root.keys("jobs/a/pins/")
-    protect(root, who=Identity("a", "x", 1, 5), manifest_blake3=parent.manifest_blake3)
+    pin(root, parent.manifest, who=Identity("a", "x", 1, 5))
     root.sweep("a")
     assert root.keys("jobs/a/pins/"), "session 5 has not committed"
     root.commit("a", 50, b"new", epoch=2)
@@ -203,11 +202,14 @@ def test_a_pin_ends_with_the_first_commit_of_its_session(root: Root) -> None:
     assert not root.keys("jobs/a/pins/")
 
 
-def test_nothing_is_known_of_a_parent_that_is_gone(root: Root) -> None:
-    """A retired parent is no error: everything is sent."""
+def test_a_parent_tells_the_chunks_of_all_its_ranks(root: Root) -> None:
+    """They need no sending; a parent that was retired is named as such."""
     parent = CommitLog(root, job_id="a").history().commits[-1]
+    names = known_from(root, parent)
+    assert {root.get(chunk_key(name)) for name in names} == {b"shared", b"only 10"}
     root.sweep()
-    assert known_from(root, who=Identity("c", "x", 1, 1), parent=parent) == frozenset()
+    with pytest.raises(CorruptCheckpoint, match="it is not there"):
+        known_from(root, parent)
 
 
 def test_what_dead_saves_left_behind_goes_after_a_day(root: Root) -> None:

@@ -24,10 +24,10 @@ from checkpointing.commit import CLAIM, COMMIT, CommitRecord, decode_record, enc
 from checkpointing.commit_log import CommitLog
 from checkpointing.environment import KeySources
 from checkpointing.errors import CheckpointError
+from checkpointing.identity import Identity
 from checkpointing.keyring import NO_KEYS, Keyring, environment_keyring
 from checkpointing.keys import commit_key
 from checkpointing.memory_storage import MemoryStorage
-from checkpointing.publish import Identity
 
 
 def private_pem(

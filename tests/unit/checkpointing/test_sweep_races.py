@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 
 import pytest
+from typing_extensions import Buffer
 
-from checkpointing import retirement
+from checkpointing import publish, retirement
 from checkpointing.archive import Archive
-from checkpointing.commit import COMMIT, CommitRecord
+from checkpointing.commit import CommitRecord
 from checkpointing.commit_log import CommitLog
 from checkpointing.documents import read_document
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, StorageError
 from checkpointing.hashing import blake3_hex
-from checkpointing.keys import chunk_key, manifest_key, split_name, sweep_key
-from checkpointing.manifest import ChunkRef, Manifest, encode
+from checkpointing.identity import Identity
+from checkpointing.keys import chunk_key, sweep_key
+from checkpointing.manifest import Manifest
 from checkpointing.memory_storage import MemoryStorage
-from checkpointing.pins import known_from
-from checkpointing.publish import Identity
+from checkpointing.publish import Published, Publisher
 from checkpointing.retention import Retention
 from checkpointing.retirement import Retirement, SweepReport
+from checkpointing.snapshot import Snapshot
 from checkpointing.sweeps import SaveGuard
 from tests.unit.checkpointing.interleaving import copied, explore, once
 
@@ -38,36 +41,23 @@ def save(
     *,
     job: str = "a",
     step: int = 1,
-    known: frozenset[str] = frozenset(),
-    look: bool = True,
-) -> CommitRecord:
-    """Save by the writer's side of the protocol; without the second `look` for the worse."""
-    guard = SaveGuard(storage)
-    guard.begin(known)
-    while True:
-        manifest = Manifest(job, 1, step, 0, 1, None, (), _stored(storage, guard, contents))
-        data = encode(manifest)
-        key = manifest_key(job, step=step, blake3=blake3_hex(data))
-        storage.put(key, data)
-        names = [chunk.name for chunk in manifest.chunks]
-        if not look or not guard.lost(names, document=key):
-            break
-    record = CommitRecord(COMMIT, 1, "x", 7, 0, step, key, blake3_hex(data), manifest.length)
-    return CommitLog(storage, job_id=job).append(record)
+    parent: CommitRecord | None = None,
+    publisher: Publisher | None = None,
+) -> Published:
+    """Save as a new session does, on a restore point or parent if there is one."""
+    made = publisher or Publisher(storage, log=CommitLog(storage, job_id=job), identity=who(job))
+    if parent is not None:
+        manifest = read_document(storage, parent.manifest, blake3=parent.manifest_blake3)
+        made.adopt(parent.manifest, chunks=frozenset(chunk.name for chunk in manifest.chunks))
+    memory = memoryview(b"".join(contents))
+    ends = list(itertools.accumulate(len(content) for content in contents))
+    ranges = tuple(itertools.pairwise([0, *ends]))
+    return made.publish(Snapshot(step, 0, None, (), ranges, memory))
 
 
-def _stored(
-    storage: MemoryStorage, guard: SaveGuard, contents: Sequence[bytes]
-) -> tuple[ChunkRef, ...]:
-    refs = []
-    for content in contents:
-        name, there = guard.place(blake3_hex(content))
-        if not there:
-            storage.put(chunk_key(name), content)
-            guard.sent(name)
-        blake3, copy = split_name(name)
-        refs.append(ChunkRef(blake3, len(content), 0, copy))
-    return tuple(refs)
+def newest(storage: MemoryStorage, job: str) -> CommitRecord:
+    """The newest commit of a job."""
+    return CommitLog(storage, job_id=job).history().commits[0]
 
 
 def sweep(storage: MemoryStorage, *, job: str = "b", last: int = 1) -> SweepReport:
@@ -79,15 +69,21 @@ def sweep(storage: MemoryStorage, *, job: str = "b", last: int = 1) -> SweepRepo
 
 def lost_chunks(storage: MemoryStorage, job: str) -> list[str]:
     """Chunks that the newest commit of a job names and the store has not."""
-    record = CommitLog(storage, job_id=job).history().commits[0]
-    manifest = read_document(storage, record.manifest, blake3=record.manifest_blake3)
+    manifest = manifest_of(storage, job)
     return [chunk.name for chunk in manifest.chunks if not storage.exists(chunk_key(chunk.name))]
+
+
+def manifest_of(storage: MemoryStorage, job: str) -> Manifest:
+    """The manifest of a job's newest commit."""
+    record = newest(storage, job)
+    return read_document(storage, record.manifest, blake3=record.manifest_blake3)
 
 
 @pytest.fixture(autouse=True)
 def one_request_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sweep that deletes in parallel has no order that could be replayed."""
+    """What is done in parallel has no order that could be replayed."""
     monkeypatch.setattr(retirement, "_WORKERS", 1)
+    monkeypatch.setattr(publish, "PARALLEL_PUTS", 1)
 
 
 @pytest.fixture
@@ -103,52 +99,67 @@ def test_a_chunk_that_is_stored_again_while_a_sweep_deletes_it(garbage: MemorySt
     """In every order the commit is whole; sometimes by a copy, sometimes the sweep yields."""
     names = set()
     deleted = set()
-    for schedule, storage, (record, report) in explore([_saves_again, sweep], garbage):
-        assert isinstance(record, CommitRecord), (schedule, record)
+    for schedule, storage, (saved, report) in explore([_saves_again, sweep], garbage):
+        assert isinstance(saved, Published), (schedule, saved)
         assert not lost_chunks(storage, "a"), schedule
         assert not lost_chunks(storage, "b"), schedule
-        manifest = read_document(storage, record.manifest, blake3=record.manifest_blake3)
-        names.add(manifest.chunks[0].copy)
+        names.add(manifest_of(storage, "a").chunks[0].copy)
         deleted.add(len(report.deleted))
     assert names == {0, 1}, "a copy was never needed: the test proves nothing"
     assert deleted == {0, 1}
 
 
-def test_without_the_second_look_a_commit_loses_its_chunk(garbage: MemoryStorage) -> None:
+def test_without_the_second_look_a_commit_loses_its_chunk(
+    garbage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The look is what closes the race: leave it out, and some order breaks the commit."""
-
-    def careless(storage: MemoryStorage) -> CommitRecord:
-        return save(storage, [b"again"], look=False)
-
-    broken = [lost_chunks(storage, "a") for _, storage, _ in explore([careless, sweep], garbage)]
-    assert any(broken)
+    monkeypatch.setattr(SaveGuard, "lost", lambda *_args, **_named: frozenset())
+    orders = explore([_saves_again, sweep], garbage)
+    assert any(lost_chunks(storage, "a") for _, storage, _ in orders)
 
 
-def _saves_again(storage: MemoryStorage) -> CommitRecord:
+def _saves_again(storage: MemoryStorage) -> Published:
     return save(storage, [b"again"])
 
 
 def test_a_child_relies_on_a_parent_that_is_being_retired() -> None:
     """In every order the child's commit is whole, whether or not the parent's chunk was known."""
-    base = MemoryStorage()
-    parent = save(base, [b"trunk"], job="parent", step=1)
-    save(base, [b"other"], job="parent", step=2)
+    base, parent = _family()
     sent = set()
 
-    def child(storage: MemoryStorage) -> CommitRecord:
-        known = known_from(storage, who=who("child"), parent=parent)
-        sent.add(bool(known))
-        return save(storage, [b"trunk"], job="child", known=known)
+    def child(storage: MemoryStorage) -> Published:
+        return save(storage, [b"trunk"], job="child", parent=parent)
 
-    for schedule, storage, (record, _) in explore([child, _sweeps_parent], base):
-        assert isinstance(record, CommitRecord), (schedule, record)
+    for schedule, storage, (saved, _) in explore([child, _sweeps_parent], base):
+        assert isinstance(saved, Published), (schedule, saved)
         assert not lost_chunks(storage, "child"), schedule
         assert not lost_chunks(storage, "parent"), schedule
-    assert sent == {False, True}, "one of the two cases never came about"
+        assert not storage.list("jobs/child/pins/"), schedule
+        sent.add(saved.new_bytes)
+    assert sent == {0, 5}, "one of the two cases never came about"
+
+
+def _family() -> tuple[MemoryStorage, CommitRecord]:
+    base = MemoryStorage()
+    save(base, [b"trunk"], job="parent", step=1)
+    parent = newest(base, "parent")
+    save(base, [b"other"], job="parent", step=2)
+    return base, parent
 
 
 def _sweeps_parent(storage: MemoryStorage) -> SweepReport:
     return sweep(storage, job="parent")
+
+
+def test_without_a_pin_a_parent_would_be_lost() -> None:
+    """The pin is what keeps the parent while its child has no commit: it spares the upload."""
+    base, parent = _family()
+    guard = Publisher(base, log=CommitLog(base, job_id="child"), identity=who("child"))
+    guard.adopt(parent.manifest, chunks=frozenset({blake3_hex(b"trunk")}))
+    assert not sweep(base, job="parent").deleted
+    assert save(base, [b"trunk"], job="child", publisher=guard).new_bytes == 0
+    assert len(sweep(base, job="parent").deleted) == 1, "the parent's manifest, not its chunk"
+    assert not lost_chunks(base, "child")
 
 
 def test_a_job_that_goes_on_from_its_own_commits_while_others_sweep() -> None:
@@ -160,10 +171,10 @@ def test_a_job_that_goes_on_from_its_own_commits_while_others_sweep() -> None:
     base = MemoryStorage()
     save(base, [b"frozen", b"one"], step=200)
     save(base, [b"of b"], job="b")
-    known = frozenset({blake3_hex(b"frozen")})
+    point = newest(base, "a")
 
     def goes_on(storage: MemoryStorage) -> SweepReport:
-        save(storage, [b"frozen", b"two"], step=100, known=known)
+        save(storage, [b"frozen", b"two"], step=100, parent=point)
         return sweep(storage, job="a")
 
     rng = random.Random(3)
@@ -188,17 +199,38 @@ def test_two_sweeps_and_two_saves_at_random(garbage: MemoryStorage) -> None:
     for _ in range(500):
         storage = copied(garbage)
         results = once(actors, storage, rng.choice)
-        assert isinstance(results[0], CommitRecord), results
-        assert isinstance(results[1], CommitRecord), results
+        assert isinstance(results[0], Published), results
+        assert isinstance(results[1], Published), results
         assert not lost_chunks(storage, "a")
         assert not lost_chunks(storage, "c")
         turned_away += any("Another sweep" in why for found in results[2:] for why in found.refused)
     assert turned_away
 
 
-def test_a_dead_sweep_is_in_nobodys_way_for_long(
-    garbage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_sent_is_sent_again_only_if_a_sweep_took_it() -> None:
+    """A save that failed leaves its chunks for the next one; what is swept meanwhile is noticed."""
+    tried = []
+
+    class Moody(MemoryStorage):
+        def put_if_absent(self, key: str, data: Buffer) -> bool:
+            tried.append(key)
+            if len(tried) == 1:
+                raise StorageError("storage-failed", cause="It is down.", remedy="Wait.")
+            return super().put_if_absent(key, data)
+
+    storage = Moody()
+    publisher = Publisher(storage, log=CommitLog(storage, job_id="a"), identity=who("a"))
+    with pytest.raises(StorageError, match="down"):
+        save(storage, [b"one", b"two"], publisher=publisher)
+    storage.delete(storage.list("jobs/a/manifests/")[0].key)
+    assert save(storage, [b"one", b"two"], step=2, publisher=publisher).new_bytes == 0
+    save(storage, [b"three"], step=3, publisher=publisher)
+    sweep(storage, job="a")
+    assert save(storage, [b"one"], step=4, publisher=publisher).new_bytes == 3
+    assert not lost_chunks(storage, "a")
+
+
+def test_a_dead_sweep_is_in_nobodys_way_for_long(garbage: MemoryStorage) -> None:
     """Its names are avoided, saves go on, and an hour later the next sweep takes over."""
 
     class Died(BaseException):
@@ -212,9 +244,8 @@ def test_a_dead_sweep_is_in_nobodys_way_for_long(
     dying._objects = garbage._objects
     with pytest.raises(Died):
         sweep(dying)
-    record = save(garbage, [b"again"])
-    manifest = read_document(garbage, record.manifest, blake3=record.manifest_blake3)
-    assert manifest.chunks[0].copy == 1
+    save(garbage, [b"again"])
+    assert manifest_of(garbage, "a").chunks[0].copy == 1
     assert "Another sweep" in sweep(garbage).refused[0]
     garbage._objects[sweep_key(1)] = (garbage.get(sweep_key(1)), 0)
     report = sweep(garbage)
@@ -225,15 +256,14 @@ def test_a_dead_sweep_is_in_nobodys_way_for_long(
 def test_an_unreadable_record_of_a_sweep_dooms_everything(garbage: MemoryStorage) -> None:
     """Nobody knows what it names, so nothing is taken as safe: all chunks go under new names."""
     garbage.put(sweep_key(1), b"{}")
-    record = save(garbage, [b"again"])
-    manifest = read_document(garbage, record.manifest, blake3=record.manifest_blake3)
-    assert manifest.chunks[0].copy == 1
+    save(garbage, [b"again"])
+    assert manifest_of(garbage, "a").chunks[0].copy == 1
 
 
 def test_a_save_that_missed_a_sweep_is_given_up(garbage: MemoryStorage) -> None:
     """A gap in the numbers: what was deleted meanwhile is not known any more."""
     guard = SaveGuard(garbage)
-    guard.begin(())
+    guard.begin()
     garbage.put(sweep_key(2), b"")
     with pytest.raises(CheckpointError, match="given up") as caught:
         guard.lost([], document="m")

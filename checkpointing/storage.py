@@ -18,6 +18,9 @@ from checkpointing.file_storage import FileStorage
 from checkpointing.keys import StoredObject
 
 
+_NO_CONDITIONS = frozenset({"storage-unsupported", "storage-refused"})
+
+
 @runtime_checkable
 class Storage(Protocol):
     """A flat store of objects. Every method may raise `StorageError`."""
@@ -33,7 +36,10 @@ class Storage(Protocol):
         """
 
     def put_if_absent(self, key: str, data: Buffer) -> bool:
-        """Store `data` unless `key` exists; return whether it was stored. Atomic."""
+        """Store `data` unless `key` exists; return whether it was stored. Atomic.
+
+        A store that cannot do that raises, or pretends: `keeps_conditions` finds out.
+        """
 
     def get(self, key: str) -> bytes:
         """Return the whole object; raise `MissingObject`."""
@@ -84,11 +90,16 @@ def open_storage(uri: str) -> Storage:
 def keeps_conditions(storage: Storage, *, probe_key: str) -> bool:
     """Probe whether the store honours `put_if_absent`; `probe_key` must be unused before.
 
-    A store that accepts the second write ignores conditions: commits then use the weaker mode
-    (see `checkpointing.commit`).
+    A store that accepts the second write ignores conditions, one that refuses it with such a code
+    does not have them: commits then use the weaker mode (see `checkpointing.commit_log`).
     """
-    storage.put_if_absent(probe_key, b"first")  # after a lost answer it says "taken", by itself
-    second = storage.put_if_absent(probe_key, b"second")
+    try:
+        storage.put_if_absent(probe_key, b"first")  # after a lost answer it may say "taken"
+        second = storage.put_if_absent(probe_key, b"second")
+    except StorageError as error:
+        if error.code not in _NO_CONDITIONS:
+            raise
+        return False
     kept = storage.get(probe_key) == b"first"
     storage.delete(probe_key)
     return kept and not second

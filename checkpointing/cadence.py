@@ -33,7 +33,7 @@ its derivative vanishes: `p x hazard x (1 - r) / 2 = (p C + S) / t^2`, which is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isqrt
 from typing import Final
 
@@ -152,16 +152,3 @@ def is_due(cadence: Cadence, *, unsaved_us: int, rest_us: int | None = None) -> 
 def is_urgent(cadence: Cadence, *, unsaved_us: int) -> bool:
     """Say whether a save should start now that an eviction is near: work outweighs the save."""
     return unsaved_us >= floor_us(cadence)
-
-
-def measured(cadence: Cadence, *, stall_us: int, upload_us: int) -> Cadence:
-    """Return `cadence` with the cost of the save that just ended."""
-    cost = save_cost_us(stall_us, upload_us=upload_us, interference_ppm=DEFAULT_INTERFERENCE_PPM)
-    return replace(cadence, cost_us=cost)
-
-
-def fits_budget(budget_us: int, *, expected_us: int | None) -> bool:
-    """Say whether a fresh save of `expected_us` (None: never measured) fits a drain's budget."""
-    if budget_us <= 0:
-        return False
-    return expected_us is None or expected_us <= budget_us

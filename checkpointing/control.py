@@ -122,10 +122,14 @@ class SaveFailed:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """A drain is over; `step` is the newest committed one. The child leaves with code 75."""
+    """A drain is over; `step` is the newest committed one. The child leaves with code 75.
+
+    Steps after it, up to `reached`, are lost: no save of them fitted the notice.
+    """
 
     kind: ClassVar[str] = "drained"
     step: int
+    reached: int
     at_us: int
 
 

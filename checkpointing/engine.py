@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from checkpointing.archive import Archive
-from checkpointing.cadence import fits_budget
 from checkpointing.clock import monotonic_us, now_us
 from checkpointing.control import (
     DRAINED_EXIT_CODE,
@@ -29,6 +28,7 @@ from checkpointing.control_client import Control
 from checkpointing.drain import DrainWatch
 from checkpointing.errors import CheckpointError, FencedOut
 from checkpointing.gang import Gang
+from checkpointing.hazard_posterior import Risk
 from checkpointing.publish import Published
 from checkpointing.restore import RestorePoint
 from checkpointing.resume import resume
@@ -79,6 +79,8 @@ class Engine:
         self._completed = 0
         self._saved = 0
         self._interval_ms: int | None = None
+        self._risk: Risk | None = None
+        self._hurries = 0
         self._failed: tuple[int, CheckpointError] | None = None
         self._committed = -1
         self._pending: int | None = None
@@ -142,6 +144,7 @@ class Engine:
             self._restored = None  # its tensors are in use no more
         if self.saver is not None:
             self.saver.restart_clock()
+            self.saver.step_began()
 
     def _take_up(self, point: RestorePoint) -> None:
         self._subjects.apply(point)
@@ -161,6 +164,8 @@ class Engine:
         May be called again for the same step (in a long evaluation): the state is as it was.
         """
         ends = steps == self._total != self._completed  # `finish` follows at once
+        if self.saver is not None and steps == self._completed + 1:
+            self.saver.step_ended()
         self._completed = steps
         self._tell_progress(steps, self._total)
         agreed = self._agree(last=ends)
@@ -171,12 +176,23 @@ class Engine:
             self._drain(steps, agreed.budget_us)
         if agreed.save and steps > self._saved:
             self._save(steps)
+        if self.saver is not None:
+            self.saver.step_began()
+
+    def poll(self) -> bool:
+        """In the middle of a step: hear of a save that ended; say whether we were asked to leave.
+
+        Nothing is saved here: a state in the middle of a step is none to go on from.
+        """
+        if self.saver is not None:
+            self._note(self.saver.collect())
+        return self._watch.budget_us() is not None
 
     def _agree(self, *, last: bool) -> _Agreed:
         if self.saver is not None:
             self._follow_worker(self.saver)
             self._note(self.saver.collect())
-        due = not last and self._gang.rank == 0 and self.saver is not None and self.saver.is_due()
+        due = not last and self._gang.rank == 0 and self._is_due()
         budget_us = self._watch.budget_us()
         save, hurry, committed, out = self._gang.agree(
             [
@@ -194,6 +210,17 @@ class Engine:
         if wanted_ms is not None and wanted_ms != self._interval_ms:
             self._interval_ms = wanted_ms
             saver.set_interval(wanted_ms * 1000)
+        risk = self._control.risk
+        if risk is not None and risk != self._risk:
+            self._risk = risk
+            saver.heed(risk)
+        if self._control.hurries != self._hurries:
+            self._hurries = self._control.hurries
+            saver.hurry()
+
+    def _is_due(self) -> bool:
+        left = self._total - self._completed if self._total else None  # 0: nobody knows
+        return self.saver is not None and self.saver.is_due(steps_left=left)
 
     def _settle(self, committed: int) -> None:
         """As a rank other than 0: learn that our part of `committed` counts."""
@@ -262,7 +289,7 @@ class Engine:
                 self._save(completed)
                 self._note(self.saver.collect(timeout_s=max(0, until_us - monotonic_us()) / _US))
             self._settle(self._rank_zero(self._committed))
-        self._control.send(Drained(step=max(0, self._committed), at_us=now_us()))
+        self._control.send(Drained(step=max(0, self._committed), reached=completed, at_us=now_us()))
         raise SystemExit(DRAINED_EXIT_CODE)
 
     def _wants_save(self, completed: int, budget_us: int) -> bool:
@@ -270,10 +297,8 @@ class Engine:
         assert self.saver is not None, completed
         stale = self._committed < completed and self._fenced is None
         idle = not self.saver.busy  # still busy: the store did not answer within the budget
-        fits = fits_budget(budget_us, expected_us=self.saver.last_duration_us)
-        cannot, wants = self._gang.agree(
-            [int(not idle), int(self._gang.rank == 0 and stale and fits)]
-        )
+        wanted = self._gang.rank == 0 and stale and self.saver.fits(budget_us)
+        cannot, wants = self._gang.agree([int(not idle), int(wanted)])
         return bool(wants and not cannot)
 
     def finish(self, total: int) -> None:

@@ -119,6 +119,11 @@ class Pacer:
 
     # ------------------------------------------------------------------ what follows
 
+    @property
+    def automatic(self) -> bool:
+        """Whether the rule decides, and no fixed interval."""
+        return not self._cadence.interval_us
+
     def cadence(self, at_us: int) -> Cadence:
         """Give the rule's inputs as they are known now."""
         belief = self._posterior.lived(at_us - self._believed_us)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from checkpointing.cadence import Cadence, is_due, measured
+from checkpointing.cadence import Cadence, Tariff
 from checkpointing.clock import monotonic_us, now_us
 from checkpointing.errors import CheckpointError
+from checkpointing.hazard_posterior import Risk
+from checkpointing.notice_budget import DrainPlan, SaveSample
+from checkpointing.pacer import Pacer
 from checkpointing.publish import Published
 from checkpointing.restore import RestorePoint
 from checkpointing.staging import Arena
@@ -49,16 +52,17 @@ class _InFlight:
 class Saver:
     """Takes snapshots and has them published in the background, one at a time."""
 
-    def __init__(self, uploader: Uploader, *, cadence: Cadence) -> None:
-        """Snapshots go to `uploader` when `cadence` says so."""
+    def __init__(
+        self, uploader: Uploader, *, cadence: Cadence, tariff: Tariff | None = None
+    ) -> None:
+        """Snapshots go to `uploader` when `cadence` says so; `tariff` is what its store charges."""
         self.stats = Stats()
-        self.last_duration_us: int | None = None
-        """How long the newest successful save took from snapshot to commit."""
         self._uploader = uploader
-        self._cadence = cadence
+        self._pacer = Pacer(cadence, tariff=tariff or Tariff(), at_us=monotonic_us())
         self._arena = Arena()
         self._in_flight: _InFlight | None = None
-        self._mark_us = monotonic_us()
+        self._step_began_us: int | None = None
+        self._step_began_busy = False
 
     @property
     def busy(self) -> bool:
@@ -67,15 +71,43 @@ class Saver:
 
     def set_interval(self, interval_us: int) -> None:
         """Use a fixed interval; 0 returns to the automatic cadence."""
-        self._cadence = replace(self._cadence, interval_us=interval_us)
+        self._pacer.set_interval(interval_us)
+
+    def heed(self, risk: Risk) -> None:
+        """Pace the saves by what the scheduler knows of evictions and price."""
+        self._pacer.heed(risk, at_us=monotonic_us())
+
+    def hurry(self) -> None:
+        """An eviction is near: make the next step boundary due."""
+        self._pacer.hurry()
 
     def restart_clock(self) -> None:
         """Count unsaved time from now: the state is as saved."""
-        self._mark_us = monotonic_us()
+        self._pacer.restart_clock(monotonic_us())
 
-    def is_due(self) -> bool:
-        """Say whether a save should start at this step boundary."""
-        return is_due(self._cadence, unsaved_us=monotonic_us() - self._mark_us)
+    def step_began(self) -> None:
+        """A step begins: what it takes says how much an upload slows training."""
+        self._step_began_us, self._step_began_busy = monotonic_us(), self.busy
+
+    def step_ended(self) -> None:
+        """The step is over; one in which an upload ended says nothing."""
+        if self._step_began_us is not None and self._step_began_busy == self.busy:
+            self._pacer.stepped(monotonic_us() - self._step_began_us, uploading=self.busy)
+        self._step_began_us = None
+
+    def is_due(self, *, steps_left: int | None = None) -> bool:
+        """Say whether a save should start at this step boundary, `steps_left` before the end.
+
+        By the rule, none is while an upload is in flight: training would have to wait for it.
+        """
+        if self.busy and self._pacer.automatic:
+            return False
+        return self._pacer.is_due(monotonic_us(), steps_left=steps_left)
+
+    def fits(self, budget_us: int) -> bool:
+        """Say whether a fresh save, begun now, is expected to be committed within the budget."""
+        plan = self._pacer.plan_drain(budget_us, in_flight_since_us=None, at_us=monotonic_us())
+        return plan is DrainPlan.FRESH
 
     def save(self, state: object, *, step: int) -> SaveReport | None:
         """Snapshot `state` and start publishing; return the previous save's report, if waited for.
@@ -88,7 +120,7 @@ class Saver:
         self._uploader.submit(snapshot, descriptor=self._arena.descriptor)
         stall_us = monotonic_us() - started_us
         self._in_flight = _InFlight(step, snapshot.at_us, started_us, stall_us)
-        self._mark_us = monotonic_us()
+        self._pacer.began(monotonic_us())
         self.stats = replace(self.stats, stall_us=self.stats.stall_us + stall_us)
         return waited
 
@@ -125,6 +157,7 @@ class Saver:
         assert ended is not None, "an outcome without a save"
         self._in_flight = None
         if outcome.published is None:
+            self._pacer.failed(monotonic_us())
             self.stats = replace(self.stats, failures=self.stats.failures + 1)
         else:
             self._succeeded(ended, outcome.published)
@@ -133,9 +166,14 @@ class Saver:
         )
 
     def _succeeded(self, ended: _InFlight, published: Published) -> None:
-        duration_us = max(0, published.at_us - ended.snapshot_us)
-        self.last_duration_us = duration_us + ended.stall_us
-        self._cadence = measured(self._cadence, stall_us=ended.stall_us, upload_us=duration_us)
+        self._pacer.succeeded(
+            SaveSample(
+                stall_us=ended.stall_us,
+                upload_us=max(0, published.at_us - ended.snapshot_us),
+                state_bytes=published.length,
+                new_bytes=published.new_bytes,
+            )
+        )
         self.stats = replace(
             self.stats,
             saves=self.stats.saves + 1,

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from checkpointing.archive import Archive, next_epoch, open_archive
-from checkpointing.cadence import Cadence
+from checkpointing.cadence import OBJECT_STORE, Cadence
 from checkpointing.control import Hello
 from checkpointing.control_client import Control, ControlClient, SilentControl, opened
 from checkpointing.depot import Depot, DepotOrder
@@ -117,6 +117,14 @@ class Session:
         if self._engine is not None:
             self._engine.completed(steps)
 
+    def poll(self) -> bool:
+        """In a long phase within a step: return True once this process was asked to leave.
+
+        Break off then: what was trained is saved at the step's end. An evaluation between two
+        steps can call `completed` instead, and is left from there.
+        """
+        return self._engine is not None and self._engine.poll()
+
     def finish(self, steps: int) -> None:
         """For a loop that is not ours: the training is over after `steps` steps; commit that."""
         if self._engine is not None:
@@ -155,7 +163,8 @@ class Session:
         if archive is not None:
             uploader = _uploader(archive, environment, uri=uri or "", retention=self._retention)
             interval_us = environment.interval_ms * 1000 or self._interval_us
-            saver = Saver(uploader, cadence=Cadence(interval_us=interval_us))
+            tariff = OBJECT_STORE if archive.storage.uri.startswith("s3:") else None
+            saver = Saver(uploader, cadence=Cadence(interval_us=interval_us), tariff=tariff)
         return Engine(subjects, gang=gang, control=control, archive=archive, saver=saver)
 
 

@@ -44,6 +44,9 @@ class Reporter:
             elif isinstance(message, control.Restored):
                 for skipped in message.skipped:
                     self._note(rank, f"a newer checkpoint was passed over: {skipped}")
+            elif isinstance(message, control.Drained) and message.reached > message.step:
+                lost = f"steps {message.step + 1} to {message.reached} are not saved"
+                self._note(rank, f"leaving: {lost}, no save of them fitted the notice")
             elif rank == _LEADER and isinstance(message, control.Step):
                 self._step = message
             elif rank == _LEADER and isinstance(message, _FACTS):

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checkpointing import Session
 from checkpointing.clock import now_us
 from checkpointing.control import (
     DRAINED_EXIT_CODE,
@@ -23,6 +24,7 @@ from checkpointing.control import (
     Drained,
     Finished,
     Hello,
+    Hurry,
     Message,
     Opened,
     Restored,
@@ -36,7 +38,8 @@ from checkpointing.control import (
     encode,
 )
 from checkpointing.control_client import ControlClient
-from tests.unit.checkpointing.training import train
+from checkpointing.hazard_posterior import Risk
+from tests.unit.checkpointing.training import Interrupted, Trainee, train
 
 S = 1_000_000
 Kind = TypeVar("Kind", bound=Message)
@@ -56,10 +59,19 @@ def messages() -> st.SearchStrategy[Message]:
         st.builds(Saving, NUMBERS, NUMBERS),
         st.builds(Committed, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TEXTS),
         st.builds(SaveFailed, NUMBERS, TEXTS, TEXTS),
-        st.builds(Drained, NUMBERS, NUMBERS),
+        st.builds(Drained, NUMBERS, NUMBERS, NUMBERS),
         st.builds(Finished, NUMBERS, NUMBERS),
         st.builds(Drain, NUMBERS),
         st.builds(SetCadence, NUMBERS),
+        st.builds(
+            Risk,
+            evictions_ppm=NUMBERS,
+            exposure_ms=NUMBERS,
+            notice_ms=NUMBERS,
+            noticed_ppm=NUMBERS,
+            usd_nanos_per_hour=NUMBERS,
+        ),
+        st.builds(Hurry, NUMBERS),
     )
 
 
@@ -194,9 +206,9 @@ def test_what_matters_waits_for_the_worker(place: Path) -> None:
     place.unlink()
     second = Worker(place)
     second.wait_for(lambda message: message == Hello(3, 77))
-    client.send(Drained(4, 0))
+    client.send(Drained(4, 4, 0))
     client.close(flush_s=5)
-    second.wait_for(lambda message: message == Drained(4, 0))
+    second.wait_for(lambda message: message == Drained(4, 4, 0))
     second.close()
 
 
@@ -256,7 +268,8 @@ def test_a_drain_without_time_leaves_without_a_save(
     with pytest.raises(SystemExit):
         train(steps=10**6, each=lambda step: drain_now(worker) if step == 3 else None)
     drained = worker.heard(Drained)
-    assert drained.step <= 4 or drained.step == 0
+    assert drained.step == 0
+    assert drained.reached >= 4, "what is lost is said"
 
 
 def drain_now(worker: Worker) -> None:
@@ -280,6 +293,62 @@ def test_the_worker_sets_the_cadence(
 
     _, session = train(steps=60, each=each)
     assert session.stats.saves >= 3
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [Hurry(0), Risk(evictions_ppm=10**9, exposure_ms=1)],
+    ids=["hurry", "risk"],
+)
+def test_a_warning_of_the_worker_makes_a_save_due(
+    warning: Message,
+    worker: Worker,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the default hazard the first save is a minute away: it comes at once."""
+    under(monkeypatch, place, tmp_path)
+
+    def each(step: int) -> None:
+        threading.Event().wait(0.01)
+        if step == 2:
+            worker.heard(Training)
+            worker.tell(warning)
+        if any(isinstance(message, Committed) for message in worker.said):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(steps=10**6, each=each)
+    assert worker.heard(Saving).step > 2
+
+
+def test_a_long_phase_can_ask_whether_to_go_on(
+    worker: Worker, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a step nothing is saved; what was trained is, at the step's end."""
+    under(monkeypatch, place, tmp_path)
+    trainee = Trainee()
+
+    def evaluate(session: Session) -> None:
+        assert not session.poll()
+        worker.heard(Training)
+        worker.tell(Drain(now_us() + 30 * S))
+        while not session.poll():  # batch by batch
+            threading.Event().wait(0.01)
+        assert not any(isinstance(message, Saving) for message in worker.said)
+
+    def trained() -> None:
+        with trainee.session() as session:
+            for step in session.steps(100):
+                trainee.step()
+                if step == 4:
+                    evaluate(session)
+
+    with pytest.raises(SystemExit):
+        trained()
+    drained = worker.heard(Drained)
+    assert (drained.step, drained.reached) == (5, 5)
 
 
 def test_a_failing_save_is_reported_and_training_goes_on(

@@ -14,6 +14,7 @@ from typing import Final
 
 from checkpointing.cadence import (
     DEFAULT_INTERFERENCE_PPM,
+    MIN_INTERVAL_US,
     Cadence,
     Tariff,
     interval_us,
@@ -39,6 +40,8 @@ from checkpointing.notice_budget import (
 KEPT_STEPS: Final = 64
 ENOUGH_STEPS: Final = 5
 """Of each kind, before the measured interference replaces the constant."""
+RECKON_US: Final = 200_000
+"""Medians and beliefs do not change from step to step, and steps may be short."""
 RETRY_US: Final = 5_000_000
 """After a failed save the next is not due before this time; it doubles with each failure."""
 _MOST_DOUBLINGS: Final = 5
@@ -73,6 +76,7 @@ class Pacer:
         self._snapshot_us = self._safe_us = self._tried_us = self._retry_us = at_us
         self._failures = 0
         self._hurried = False
+        self._reckoned: tuple[int, Cadence, int, int | None] | None = None
 
     # ------------------------------------------------------------------ what happens
 
@@ -82,11 +86,9 @@ class Pacer:
 
     def heed(self, risk: Risk, *, at_us: int) -> None:
         """Take over what the scheduler knows now; what was lived through since then adds to it."""
-        self._risk, self._posterior, self._believed_us = (
-            risk,
-            HazardPosterior.of(risk),
-            at_us,
-        )
+        self._risk, self._posterior = risk, HazardPosterior.of(risk)
+        self._believed_us = at_us
+        self._reckoned = None
 
     def hurry(self) -> None:
         """An eviction is near: the next boundary is due, unless a save costs more than it saves."""
@@ -110,6 +112,7 @@ class Pacer:
         self._safe_us = self._snapshot_us
         self._failures = 0
         self._saves.append(sample)
+        self._reckoned = None
 
     def failed(self, at_us: int) -> None:
         """The save in flight protects nothing: count from the last one that does."""
@@ -146,10 +149,16 @@ class Pacer:
             return is_due(self._cadence, unsaved_us=at_us - self._tried_us)
         if self._failures and at_us < self._retry_us:
             return False
-        known, unsaved_us = self.cadence(at_us), at_us - self._snapshot_us
+        unsaved_us = at_us - self._snapshot_us
+        if unsaved_us < MIN_INTERVAL_US:
+            return False
+        known, due_us, step_us = self._reckon(at_us)
+        if unsaved_us < due_us and not self._hurried:
+            return False
         if self._hurried and is_urgent(known, unsaved_us=unsaved_us):
             return True
-        return is_due(known, unsaved_us=unsaved_us, rest_us=self._rest_us(steps_left))
+        rest_us = None if steps_left is None or step_us is None else steps_left * step_us
+        return is_due(known, unsaved_us=unsaved_us, rest_us=rest_us)
 
     def expected_save_us(self) -> int | None:
         """Give the time that a fresh save takes, pessimistically; None while none was measured."""
@@ -192,6 +201,9 @@ class Pacer:
         steps = [*self._quiet, *self._busy]
         return median_low(steps) if steps else None
 
-    def _rest_us(self, steps_left: int | None) -> int | None:
-        step_us = self._step_us()
-        return None if steps_left is None or step_us is None else steps_left * step_us
+    def _reckon(self, at_us: int) -> tuple[Cadence, int, int | None]:
+        """Give the rule's inputs, its interval and the usual step, as of the last 0.2 s."""
+        if not self._reckoned or not 0 <= at_us - self._reckoned[0] < RECKON_US:
+            known = self.cadence(at_us)
+            self._reckoned = at_us, known, interval_us(known), self._step_us()
+        return self._reckoned[1:]

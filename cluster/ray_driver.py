@@ -109,6 +109,7 @@ class RayDriver:
         self._events = events
         self._taken: set[str] = set()
         self._advised: Mapping[str, Risk] = {}
+        self._flavor_of: dict[str, str] = {}  # of the nodes that were launched in this life
         self._polled_us = 0
         self._nodes: dict[str, None] = {}
         self._closing = threading.Event()
@@ -213,6 +214,7 @@ class RayDriver:
             text = f"this cluster has no flavor {intent.flavor}"
             self._store.post(launch_failed(intent.node_id, at_us=now_us(), detail=text))
         else:
+            self._flavor_of[intent.node_id] = flavor.name
             self._provider.launch(intent.node_id, flavor=flavor)
 
     def _poll(self) -> None:
@@ -231,6 +233,7 @@ class RayDriver:
                 self._nodes[node_id] = None
             case NodeLost() | NodeReleased() | LaunchFailed():
                 self._nodes.pop(notice.node_id, None)
+                self._flavor_of.pop(notice.node_id, None)
             case _:
                 pass
 
@@ -240,7 +243,8 @@ class RayDriver:
             grace_us = max(0, notice.deadline_us - notice.at_us)
             margin_us = min(_MARGIN_US, grace_us * _MARGIN_PERCENT // 100)
             self._gangs.drain_node(notice.node_id, deadline_us=notice.deadline_us - margin_us)
-            self._gangs.hurry_beside(notice.node_id)
+            flavor = self._flavor_of.get(notice.node_id, "")
+            self._gangs.hurry_beside(notice.node_id, flavor=flavor)
         elif isinstance(notice, NodeLost | NodeReleased):
             self._gangs.node_lost(notice.node_id)
 

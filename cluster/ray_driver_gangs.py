@@ -140,12 +140,16 @@ class Gangs:
         for gang in self._on(node_id):
             self.drain(gang.attempt.attempt_id, deadline_us=deadline_us)
 
-    def hurry_beside(self, node_id: str) -> None:
-        """Let other gangs on the node's flavor save early: they may be next."""
-        going = {gang.attempt.attempt_id: gang.attempt.flavor for gang in self._on(node_id)}
-        for attempt_id, gang in self._gangs.items():
-            staying = attempt_id not in going and not gang.facts.drain_deadline_us
-            if staying and gang.attempt.flavor in going.values():
+    def hurry_beside(self, node_id: str, *, flavor: str) -> None:
+        """Let other gangs on the node's flavor save early: they may be next.
+
+        ``flavor`` "" = not known; then that of the gangs on it.
+        """
+        going = self._on(node_id)
+        flavors = {flavor} if flavor else {gang.attempt.flavor for gang in going}
+        for gang in self._gangs.values():
+            staying = gang not in going and not gang.facts.drain_deadline_us
+            if staying and gang.attempt.flavor in flavors:
                 self._tell_all(gang, Hurry())
 
     def advise(self, risks: Mapping[str, Risk]) -> None:

@@ -145,8 +145,10 @@ def test_neighbours_of_a_node_that_goes_save_early(gangs: Gangs, desk: Desk) -> 
     gangs.start(an_attempt("leaving", node="l"))
     gangs.start(an_attempt("elsewhere", node="o", flavor="bought"))
     gangs.drain("leaving", deadline_us=1)
-    gangs.hurry_beside("n")
+    gangs.hurry_beside("n", flavor="")
     assert desk.told(Hurry) == [("beside", Hurry())]
+    gangs.hurry_beside("idle", flavor="bought")
+    assert desk.told(Hurry)[1:] == [("elsewhere", Hurry())]
 
 
 def test_children_hear_it_also_when_they_come_late(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from checkpointing.errors import StorageError
 from checkpointing.file_storage import FileStorage
 from checkpointing.keys import StoredObject
 
-
 _NO_CONDITIONS = frozenset({"storage-unsupported", "storage-refused"})
 
 

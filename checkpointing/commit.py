@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from checkpointing.errors import corrupt
-from checkpointing.hashing import blake3_hex
-from checkpointing.manifest import canonical, parse_object, text, whole
+from checkpointing.manifest import canonical, text, whole
+from checkpointing.sealed import seal, unseal
 
 FORMAT: Final = "lowtide-commit"
 VERSION: Final = 1
@@ -53,17 +53,13 @@ def signed_body(record: CommitRecord) -> bytes:
 
 
 def encode_record(record: CommitRecord) -> bytes:
-    """Return canonical JSON with its own BLAKE3 inside, so that a flipped bit is noticed."""
-    body = {"format": FORMAT, "version": VERSION, **asdict(record)}
-    return canonical({**body, "blake3": blake3_hex(canonical(body))})
+    """Return the record, sealed."""
+    return seal({"format": FORMAT, "version": VERSION, **asdict(record)})
 
 
 def decode_record(data: bytes, *, key: str) -> CommitRecord:
-    """Parse and verify a record; raise `CorruptCheckpoint`."""
-    fields = parse_object(data, key=key, wanted_format=FORMAT, version=VERSION)
-    claimed = fields.pop("blake3", None)
-    if claimed != blake3_hex(canonical(fields)):
-        raise corrupt(key, why="its hash does not match")
+    """Parse and verify a record; raise `CorruptCheckpoint`, or name a newer version."""
+    fields = unseal(data, key=key, wanted_format=FORMAT, version=VERSION)
     numbers = ("epoch", "session", "at_us", "step", "length", "seq")
     texts = ("kind", "attempt_id", "manifest", "manifest_blake3", "job_id", "key_id", "signature")
     try:

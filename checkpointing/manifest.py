@@ -150,12 +150,24 @@ def decode(data: bytes, *, key: str) -> Manifest:
 
 def parse_object(data: bytes, *, key: str, wanted_format: str, version: int) -> dict[str, object]:
     """Parse a JSON object of ours, checking its format name and version."""
+    fields = parse_format(data, key=key, wanted_format=wanted_format)
+    check_version(fields, key=key, version=version)
+    return fields
+
+
+def parse_format(data: bytes, *, key: str, wanted_format: str) -> dict[str, object]:
+    """Parse a JSON object of ours, of any version."""
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise corrupt(key, why="it is not JSON") from error
     if not isinstance(fields, dict) or fields.get("format") != wanted_format:
         raise corrupt(key, why=f"it is not a {wanted_format}")
+    return cast("dict[str, object]", fields)
+
+
+def check_version(fields: Mapping[str, object], *, key: str, version: int) -> None:
+    """Raise `CheckpointError` for a newer version; only for bytes that are known to be right."""
     found = fields.get("version")
     if type(found) is not int or found < 1:
         raise corrupt(key, why=f"its version is {found!r}")
@@ -165,7 +177,6 @@ def parse_object(data: bytes, *, key: str, wanted_format: str, version: int) -> 
             cause=f"{key} was written in version {found} of the format; this is version {version}.",
             remedy="Install the Lowtide version that wrote it, or a newer one.",
         )
-    return cast("dict[str, object]", fields)
 
 
 def whole(value: object) -> int:
@@ -220,7 +231,7 @@ def _outside(key: str, number: int) -> CorruptCheckpoint:
 def tensor_json(tensor: TensorEntry) -> dict[str, object]:
     """Return a tensor's entry as JSON types."""
     parts = [[part.chunk, part.offset, part.length] for part in tensor.parts]
-    fields = {"dtype": tensor.dtype, "shape": list(tensor.shape), "parts": parts}
+    fields: dict[str, object] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "parts": parts}
     if tensor.shard is None:
         return fields
     shard = tensor.shard

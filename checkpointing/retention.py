@@ -8,7 +8,6 @@ flight has stored chunks that no commit names yet.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,16 +51,10 @@ def kept_commits(
 
 
 def garbage(
-    objects: Iterable[StoredObject],
-    *,
-    needed: AbstractSet[str],
-    now_us: int,
-    grace_us: int = GRACE_US,
+    loose: Iterable[StoredObject], *, now_us: int, grace_us: int = GRACE_US
 ) -> tuple[StoredObject, ...]:
-    """Return what nobody needs and what is older than the grace period."""
-    return tuple(
-        item for item in objects if item.key not in needed and now_us - item.modified_us > grace_us
-    )
+    """Return what is older than the grace period of what nothing names."""
+    return tuple(item for item in loose if now_us - item.modified_us > grace_us)
 
 
 def _is_milestone(record: CommitRecord, policy: Retention) -> bool:

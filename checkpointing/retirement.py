@@ -65,6 +65,8 @@ class SweepReport:
     refused: tuple[str, ...] = ()
     """Why it deleted less than it might have, one sentence each."""
     abandoned_uploads: int = 0
+    waiting: tuple[StoredObject, ...] = ()
+    """Chunks that nobody names and that are younger than the grace period."""
 
     @property
     def freed_bytes(self) -> int:
@@ -78,6 +80,7 @@ class _Plan:
     refused: tuple[str, ...] = ()
     records: frozenset[int] = frozenset()
     """Numbers of the commits whose manifests are stored."""
+    waiting: tuple[StoredObject, ...] = ()
 
 
 class Retirement:
@@ -104,14 +107,14 @@ class Retirement:
     def plan(self) -> SweepReport:
         """Say what a sweep would delete now; write nothing."""
         plan = self._plan(self._home.storage.list(CHUNKS))
-        return SweepReport(tuple(plan.doomed.values()), plan.refused)
+        return SweepReport(tuple(plan.doomed.values()), plan.refused, waiting=plan.waiting)
 
     def sweep(self, tell: Told = lambda _done, _of: None) -> SweepReport:
         """Delete garbage, trim the log, abort abandoned uploads; raise `StorageError`."""
         storage = self._home.storage
         chunks = storage.list(CHUNKS)
         plan = self._plan(chunks)
-        report = SweepReport(refused=plan.refused)
+        report = SweepReport(refused=plan.refused, waiting=plan.waiting)
         if plan.doomed:
             report = self._delete(plan.doomed, chunks, report, tell)
         self._home.log.trim(keep=RECORDS_KEPT, needed=plan.records)
@@ -182,17 +185,21 @@ class Retirement:
         going = found.going(self._needs, orphan_us=self._orphan_us, grace_us=self._grace_us)
         doomed = {item.key: item for item in going}
         if home.conditional or not found.others:
-            doomed |= {item.key: item for item in self._garbage(chunks, found, doomed)}
-            return _Plan(doomed, records=records)
+            loose = self._loose(chunks, found, doomed)
+            old = garbage(loose, now_us=now_us(), grace_us=self._grace_us)
+            doomed |= {item.key: item for item in old}
+            young = tuple(item for item in loose if item.key not in doomed)
+            return _Plan(doomed, records=records, waiting=young)
         why = "The store ignores conditional writes and other jobs use this root: chunks stay."
         return _Plan(doomed, (why,), records)
 
-    def _garbage(
+    def _loose(
         self, chunks: Sequence[StoredObject], found: Inventory, doomed: Mapping[str, StoredObject]
-    ) -> tuple[StoredObject, ...]:
+    ) -> list[StoredObject]:
+        """Return the chunks that no document names, young ones included."""
         live = [self._needs[item.key] for item in found.documents if item.key not in doomed]
         needed = {chunk_key(name) for needs in live for name in needs.chunks}
-        return garbage(chunks, needed=needed, now_us=now_us(), grace_us=self._grace_us)
+        return [item for item in chunks if item.key not in needed]
 
     def _read_all(self, documents: Sequence[StoredObject]) -> list[str]:
         """Read the manifests not seen yet, forget those that are gone; say what is unreadable."""

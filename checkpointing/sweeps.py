@@ -50,7 +50,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from checkpointing.clock import now_us
-from checkpointing.errors import CheckpointError, CorruptCheckpoint, MissingObject
+from checkpointing.errors import CheckpointError, MissingObject
 from checkpointing.keys import (
     SWEEPS,
     StoredObject,
@@ -60,7 +60,8 @@ from checkpointing.keys import (
     sweep_key,
     sweep_seq,
 )
-from checkpointing.manifest import canonical, items, parse_object, text
+from checkpointing.manifest import items, text
+from checkpointing.sealed import seal, unseal
 from checkpointing.storage import Storage
 
 FORMAT: Final = "lowtide-sweep"
@@ -112,11 +113,20 @@ class SweepLog:
     def doomed(self, seq: int) -> frozenset[str] | None:
         """Return the keys that a sweep was about to delete; None: unreadable, so perhaps all."""
         if seq not in self._doomed:
-            try:
-                self._doomed[seq] = _decoded(self._storage.get(sweep_key(seq)), seq)
-            except (CorruptCheckpoint, MissingObject):
-                self._doomed[seq] = None
+            self._doomed[seq] = self._read(seq)
         return self._doomed[seq]
+
+    def _read(self, seq: int) -> frozenset[str] | None:
+        key = sweep_key(seq)
+        try:
+            data = self._storage.get(key)
+        except MissingObject:
+            return None
+        try:
+            fields = unseal(data, key=key, wanted_format=FORMAT, version=VERSION)
+            return frozenset(text(item) for item in items(fields["doomed"]))
+        except (CheckpointError, KeyError, TypeError):  # damaged, or of a newer version
+            return None
 
     def begin(self, doomed: Collection[str], *, nonce: str) -> int | None:
         """Announce a sweep; return its number, or None while another one is at work."""
@@ -125,7 +135,7 @@ class SweepLog:
             return None
         seq = found.newest + 1
         body = {"format": FORMAT, "version": VERSION, "nonce": nonce, "doomed": sorted(doomed)}
-        data = canonical(body)
+        data = seal(body)
         self._storage.put_if_absent(sweep_key(seq), data)
         # Also true after a lost answer; and false where a store ignored the condition and another
         # sweep wrote over ours.
@@ -224,14 +234,6 @@ class SaveGuard:
         else:
             stay = {b: name for b, name in self._known.items() if chunk_key(name) not in doomed}
             self._known = stay
-
-
-def _decoded(data: bytes, seq: int) -> frozenset[str] | None:
-    fields = parse_object(data, key=sweep_key(seq), wanted_format=FORMAT, version=VERSION)
-    try:
-        return frozenset(text(item) for item in items(fields["doomed"]))
-    except (KeyError, TypeError):
-        return None
 
 
 def _is_alive(record: StoredObject) -> bool:

@@ -163,9 +163,9 @@ def test_age_never_takes_the_newest() -> None:
 
 
 def test_only_old_strangers_are_garbage() -> None:
-    """Needed things stay, and so does what a save in flight may have just stored."""
-    objects = [StoredObject(name, 1, at) for name, at in [("a", 0), ("b", 0), ("c", 90)]]
-    (found,) = garbage(objects, needed=frozenset({"a"}), now_us=100, grace_us=50)
+    """What a save in flight may have just stored stays."""
+    loose = [StoredObject("b", 1, 0), StoredObject("c", 1, 90)]
+    (found,) = garbage(loose, now_us=100, grace_us=50)
     assert found.key == "b"
 
 

@@ -24,7 +24,7 @@ from checkpointing.publish import Published, Publisher
 from checkpointing.retention import Retention
 from checkpointing.retirement import Retirement, SweepReport
 from checkpointing.snapshot import Snapshot
-from checkpointing.sweeps import SaveGuard
+from checkpointing.sweeps import SaveGuard, SweepLog
 from tests.unit.checkpointing.interleaving import copied, explore, once
 
 NOW = -1  # a grace period that spares nothing: the protocol alone must be enough
@@ -253,9 +253,13 @@ def test_a_dead_sweep_is_in_nobodys_way_for_long(garbage: MemoryStorage) -> None
     assert not lost_chunks(garbage, "a")
 
 
-def test_an_unreadable_record_of_a_sweep_dooms_everything(garbage: MemoryStorage) -> None:
+@pytest.mark.parametrize("damage", [b"{}", b"lowtide", b""])
+def test_an_unreadable_record_of_a_sweep_dooms_everything(
+    garbage: MemoryStorage, damage: bytes
+) -> None:
     """Nobody knows what it names, so nothing is taken as safe: all chunks go under new names."""
-    garbage.put(sweep_key(1), b"{}")
+    assert SweepLog(garbage).begin({chunk_key(blake3_hex(b"again"))}, nonce="n") == 1
+    garbage.put(sweep_key(1), damage or garbage.get(sweep_key(1)).replace(b"chunks/", b"chunkz/"))
     save(garbage, [b"again"])
     assert manifest_of(garbage, "a").chunks[0].copy == 1
 

@@ -1,4 +1,15 @@
-"""Being asked to leave: by the worker's message, or by SIGTERM where nobody else handles it."""
+"""Being asked to leave: by the worker's message, or by SIGTERM where nobody else handles it.
+
+The request is obeyed at the next step boundary, where the state is one to go on from. What if that
+is far away?
+
+- During imports, the restore and the first compilation nothing is lost that was not lost before:
+  the restore point stands, and the worker ends the process at the deadline.
+- In a long evaluation between two steps, `Session.completed` may be called again and again for the
+  same step: each call is a boundary. Within a step `Session.poll` says that it is time to end.
+- A step that outlasts the notice is lost, but a save in flight is not: its upload is another
+  process, which goes on until it is committed, also when the deadline ends the training.
+"""
 
 from __future__ import annotations
 

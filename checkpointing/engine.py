@@ -29,6 +29,7 @@ from checkpointing.drain import DrainWatch
 from checkpointing.errors import CheckpointError, FencedOut
 from checkpointing.gang import Gang
 from checkpointing.hazard_posterior import Risk
+from checkpointing.notice_budget import MARGIN_US
 from checkpointing.publish import Published
 from checkpointing.restore import RestorePoint
 from checkpointing.resume import resume
@@ -282,6 +283,7 @@ class Engine:
 
     def _drain(self, completed: int, budget_us: int) -> NoReturn:
         """Use the budget: end the save in flight, take a fresh one if it fits, and leave."""
+        budget_us = max(0, budget_us - MARGIN_US)  # the last word must get out in time
         until_us = monotonic_us() + budget_us
         if self.saver is not None:
             self._note(self.saver.collect(timeout_s=budget_us / _US))

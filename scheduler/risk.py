@@ -31,7 +31,7 @@ def risk_of(
     now_us: int | None = None,
     exposure_ms: int | None = None,
 ) -> Risk | None:
-    """Give it as of ``now_us``; None for a flavor that is configured no more.
+    """Give it as of ``now_us``; None where a fixed interval decides, or the flavor is not known.
 
     Args:
         state: the rows.
@@ -40,8 +40,8 @@ def risk_of(
         now_us: the instant; default: when it was leased, so that the rows alone decide.
         exposure_ms: what all live nodes of the flavor have lived; default: its own nodes alone.
     """
-    flavor = catalog.flavors.get(attempt.flavor)
-    if flavor is None:
+    flavor, spec = catalog.flavors.get(attempt.flavor), state.jobs[attempt.job_id].spec
+    if flavor is None or spec.checkpoint_interval is not None:
         return None
     row, nodes = state.flavors[flavor.name], len(attempt.node_ids)
     at_us = attempt.created_us if now_us is None else now_us
@@ -52,7 +52,6 @@ def risk_of(
             flavor.market, evictions=row.evictions, exposure_ms=row.exposure_ms + lived_ms
         )
         belief = evictions_ppm, node_ms // nodes
-    spec = state.jobs[attempt.job_id].spec
     promises = flavor.notice_ms > 0
     return Risk(
         evictions_ppm=belief[0],

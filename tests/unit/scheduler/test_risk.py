@@ -138,6 +138,13 @@ def test_an_observed_spell_tells_by_its_age() -> None:
     assert calm.exposure_ms > 1_000 * HOUR_MS
 
 
+def test_a_fixed_interval_needs_no_advice() -> None:
+    """The user decided."""
+    history = History().ready("n").submit(a_job().asking(checkpoint_interval="10m"))
+    history.train("job-1", "n")
+    assert risk_of(history.state, a_catalog(), history.state.attempts["job-1/1"]) is None
+
+
 def test_a_flavor_that_is_configured_no_more_tells_nothing() -> None:
     """Its attempts run on by what they know."""
     history = a_gang("n")

@@ -70,20 +70,31 @@ class Storage(Protocol):
 
 
 def open_storage(uri: str) -> Storage:
-    """Open `s3://bucket/prefix`, `file:///folder` or a plain folder path; raise `StorageError`."""
+    """Open `s3://bucket/prefix`, `file:///folder`, a folder's path, or what fsspec can.
+
+    Raise `StorageError`. `memory://` is this process's; see `fsspec_storage` for what is weaker.
+    """
     parts = urlsplit(uri)
     if parts.scheme == "s3":
         module = importlib.import_module("checkpointing.object_storage")
         return cast("Storage", module.open_s3(parts.netloc, parts.path.strip("/")))
     if parts.scheme == "file":
         return FileStorage(Path(unquote(parts.path)))
-    if not uri or "://" in uri:
+    if uri and "://" not in uri:
+        return FileStorage(Path(uri))
+    found = _open_fsspec(uri) if uri else None
+    if found is None:
         raise StorageError(
             "storage-uri",
             cause=f"{uri!r} is not a place where checkpoints can live.",
             remedy="Use s3://BUCKET/PREFIX, file:///FOLDER or a folder's path.",
         )
-    return FileStorage(Path(uri))
+    return found
+
+
+def _open_fsspec(uri: str) -> Storage | None:
+    module = importlib.import_module("checkpointing.fsspec_storage")
+    return cast("Storage | None", module.open_fsspec(uri))
 
 
 def keeps_conditions(storage: Storage, *, probe_key: str) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 from array import array
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
@@ -15,6 +17,7 @@ from typing_extensions import Buffer
 from checkpointing.clock import now_us
 from checkpointing.errors import MissingObject, StorageError
 from checkpointing.file_storage import FileStorage
+from checkpointing.fsspec_storage import FsspecStorage
 from checkpointing.hashing import crc32c
 from checkpointing.memory_storage import MemoryStorage
 from checkpointing.storage import Storage, keeps_conditions, open_storage
@@ -25,7 +28,7 @@ __all__ = ["s3_server"]
 S3 = pytest.param("s3", marks=pytest.mark.integration)
 
 
-@pytest.fixture(params=["memory", "file", S3])
+@pytest.fixture(params=["memory", "file", "fsspec", S3])
 def storage(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Storage:
@@ -34,6 +37,8 @@ def storage(
         return MemoryStorage()
     if request.param == "file":
         return open_storage(f"file://{tmp_path}/store")
+    if request.param == "fsspec":
+        return open_storage(f"memory://{tmp_path}")
     server = request.getfixturevalue("s3_server")
     use(server, monkeypatch)
     return open_storage(f"s3://{server.bucket}/{tmp_path.name}")
@@ -207,9 +212,11 @@ def test_an_unusable_folder_is_explained(tmp_path: Path) -> None:
     assert caught.value.code == "storage-failed"
 
 
-@pytest.mark.parametrize("uri", ["", "gs://bucket/x", "http://host/x"])
+@pytest.mark.parametrize("uri", ["", "nowhere://bucket/x", "http://host/x", "gs://bucket/x"])
 def test_an_unknown_place_is_explained(uri: str) -> None:
-    """A URI of a kind that we do not have says which ones we do."""
+    """No such scheme, one that only reads, one without its driver: each says what there is."""
+    if uri.startswith("gs:") and importlib.util.find_spec("gcsfs"):
+        pytest.skip("the driver is installed here")
     with pytest.raises(StorageError, match="s3://BUCKET") as caught:
         open_storage(uri)
     assert caught.value.code == "storage-uri"
@@ -265,3 +272,72 @@ def test_old_unfinished_uploads_are_aborted(
     assert storage.abandon_uploads("p/", older_than_us=now_us() + hour_us) == 2
     left = client.list_multipart_uploads(Bucket=s3_server.bucket)["Uploads"]
     assert sorted(item["Key"] for item in left) == ["ours/q", "theirs/p/a"]
+
+
+def test_memory_is_shared_in_a_process(tmp_path: Path) -> None:
+    """Whoever opens the same `memory://` URI sees the same objects; another URI, others."""
+    open_storage(f"memory://{tmp_path}").put("k", b"x")
+    assert open_storage(f"memory://{tmp_path}").get("k") == b"x"
+    assert open_storage("memory://elsewhere").list("") == ()
+
+
+def test_readers_of_one_object_do_not_meet(tmp_path: Path) -> None:
+    """Fsspec's memory has one position for all readers of an object; ours get their own bytes."""
+    storage = open_storage(f"memory://{tmp_path}")
+    data = bytes(range(256)) * 64
+    storage.put("k", data)
+
+    def read(start: int) -> bool:
+        return all(
+            storage.get_range("k", start, 99) == data[start : start + 99] for _ in range(200)
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(0, 1000, 250)))
+
+
+def test_a_plain_fsspec_file_system_has_no_conditions(tmp_path: Path) -> None:
+    """A driver whose "create" is a look and then a write is not trusted with commits."""
+    storage = open_storage(f"local://{tmp_path}/store")
+    assert not keeps_conditions(storage, probe_key="probes/1")
+    storage.put("a/b", b"1")
+    storage.put("a/b", b"2")
+    assert storage.get("a/b") == b"2"
+    assert [item.key for item in storage.list("")] == ["a/b"]
+    assert storage.list("")[0].modified_us > 1_500_000_000_000_000
+
+
+def test_a_driver_s_own_errors_are_explained(tmp_path: Path) -> None:
+    """Whatever a driver raises comes out as a `StorageError` with its words."""
+
+    class Broken:
+        def cat_file(self, path: str) -> bytes:
+            raise LookupError("the moon is full")
+
+    storage = FsspecStorage(Broken(), root="r", uri="odd://r", scheme="odd")
+    with pytest.raises(StorageError, match="the moon is full") as caught:
+        storage.get("k")
+    assert caught.value.code == "storage-failed"
+
+
+@pytest.mark.parametrize(
+    ("told", "modified_us"),
+    [
+        ({"mtime": 1.5}, 1_500_000),
+        ({"LastModified": datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)}, 2_000_000),
+        ({"created": datetime(1970, 1, 1, 0, 0, 3)}, 3_000_000),  # noqa: DTZ001 - some drivers do
+        ({"updated": "1970-01-01T00:00:04Z"}, 4_000_000),
+    ],
+)
+def test_drivers_tell_times_in_many_ways(told: dict[str, object], modified_us: int) -> None:
+    """Each is read as UTC; retention depends on it."""
+
+    class Telling:
+        def invalidate_cache(self) -> None:
+            """Nothing is kept."""
+
+        def find(self, folder: str, *, detail: bool) -> dict[str, dict[str, object]]:
+            return {f"{folder}/k": {"size": 1, **told}}
+
+    storage = FsspecStorage(Telling(), root="r", uri="odd://r", scheme="odd")
+    assert [item.modified_us for item in storage.list("")] == [modified_us]

@@ -133,10 +133,13 @@ class FileStorage:
     def _write(self, target: Path, data: Buffer) -> Path:
         self._make_folder(target.parent)
         descriptor, temporary = tempfile.mkstemp(dir=self._root / _TEMPORARY)
-        with open(descriptor, "wb") as stream:  # noqa: PTH123 - mkstemp hands out a descriptor
-            stream.write(data)
-            stream.flush()
-            os.fsync(descriptor)
+        try:
+            _write_synced(descriptor, data)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)  # a full disk is not kept full by it
+            raise
+        finally:
+            os.close(descriptor)
         return Path(temporary)
 
     def _make_folder(self, folder: Path) -> None:
@@ -178,6 +181,15 @@ def _filled(stream: RawIOBase, target: memoryview) -> int:
     return done
 
 
+def _write_synced(descriptor: int, data: Buffer) -> None:
+    # Measured, 32 MiB: neither fdatasync nor posix_fallocate is quicker than this.
+    view = memoryview(data)
+    rest = view.cast("B") if view.nbytes else memoryview(b"")
+    while rest.nbytes:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
+
+
 def _drop_strays(folder: Path) -> None:
     for path in folder.iterdir():
         with suppress(FileNotFoundError):  # its writer lives after all, and has renamed it
@@ -194,7 +206,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _failed(error: OSError, uri: str) -> StorageError:
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     return StorageError(
         "storage-full" if full else "storage-failed",
         cause=f"The folder {uri} cannot be used: {error.strerror or error}.",

@@ -36,7 +36,7 @@ _WHOLE: Final = _EXCLUSIVE | {"adl", "oci", "oss", "r2", "s3", "s3a"}
 _READ_ONLY: Final = frozenset({"http", "https", "data", "github"})
 _TEMPORARY: Final = ".tmp"
 _TIMES: Final = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
-# fsspec hands out one file object, with one position, to everybody who reads an object in memory.
+# In fsspec's memory "create" is a look and then a write, and a listing walks a living dictionary.
 _MEMORY_LOCK: Final = threading.Lock()
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
+import signal
+import sys
 import threading
 from array import array
 from concurrent.futures import ThreadPoolExecutor
@@ -192,6 +195,22 @@ def test_a_file_store_leaves_no_temporary_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["a", "b"]
 
 
+def test_a_full_disk_is_explained_and_not_kept_full(tmp_path: Path) -> None:
+    """A write that does not fit says so, and gives back what it had taken."""
+    store = FileStorage(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(StorageError) as caught:
+            store.put("large", bytes(2**21))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, heard)
+    assert caught.value.code == "storage-full"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_strays_of_dead_writers_are_dropped(tmp_path: Path) -> None:
     """An old temporary file goes when the store is opened; a young one may have a living writer."""
     FileStorage(tmp_path)
@@ -281,19 +300,23 @@ def test_memory_is_shared_in_a_process(tmp_path: Path) -> None:
     assert open_storage("memory://elsewhere").list("") == ()
 
 
-def test_readers_of_one_object_do_not_meet(tmp_path: Path) -> None:
-    """Fsspec's memory has one position for all readers of an object; ours get their own bytes."""
+def test_memory_creates_once(tmp_path: Path) -> None:
+    """In fsspec's memory "create" is a look and then a write; our lock makes it one."""
     storage = open_storage(f"memory://{tmp_path}")
-    data = bytes(range(256)) * 64
-    storage.put("k", data)
+    names = [f"k{number}" for number in range(300)]
+    gate = threading.Barrier(4)
 
-    def read(start: int) -> bool:
-        return all(
-            storage.get_range("k", start, 99) == data[start : start + 99] for _ in range(200)
-        )
+    def write(_: int) -> int:
+        gate.wait(10)
+        return sum(storage.put_if_absent(name, b"x") for name in names)
 
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(read, range(0, 1000, 250)))
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads meet at every bytecode that they can
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(write, range(4))) == len(names)
+    finally:
+        sys.setswitchinterval(interval_s)
 
 
 def test_a_plain_fsspec_file_system_has_no_conditions(tmp_path: Path) -> None:

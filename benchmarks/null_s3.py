@@ -5,8 +5,8 @@ remembered, so a whole save works; of a larger object only the length is known, 
 that many synthetic bytes. `keep=True` remembers everything in memory, for verified loads.
 
 It speaks what S3 clients need: PUT with `If-None-Match`, multipart, GET with a range, HEAD, LIST
-(version 2), DELETE one or many; path-style, no authentication, loopback only, one thread for each
-connection. ``python -m benchmarks.null_s3 --json`` prints what a plain socket reaches with it.
+(version 2), copy, DELETE one or many. Path-style, no authentication, loopback only; a thread for
+each connection. ``python -m benchmarks.null_s3 --json`` prints what a plain socket reaches with it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from email.utils import formatdate
 from pathlib import Path
 from statistics import median
 from typing import Final
+from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 from benchmarks.null_s3_wire import SINK_BYTES, Request, Wire
@@ -72,7 +73,7 @@ class NullS3:
 def null_s3(*, keep: bool = False) -> Iterator[NullS3]:
     """Run a server in a process of its own for the length of a `with` block."""
     command = [sys.executable, "-m", "benchmarks.null_s3", "--serve", *(["--keep"] if keep else [])]
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).absolute().parents[1]
     with subprocess.Popen(
         command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -108,9 +109,13 @@ class _Store:
     uploads: dict[str, dict[int, _Stored]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    received_bytes: int = 0
+    """Bytes of all bodies that were stored; `GET /?received` tells."""
 
     def stored(self, length: int, data: memoryview | None, headers: dict[str, str]) -> _Stored:
         """Describe a body that has arrived, under an ETag that no other has."""
+        with self.lock:
+            self.received_bytes += length
         sums = [item for item in headers.items() if _CHECKSUM.fullmatch(item[0])]
         return _Stored(length, data, f'"{next(self.numbers):032x}"', sums[0] if sums else None)
 
@@ -131,7 +136,8 @@ class _Store:
             ordered = [parts[number] for number in sorted(parts)]
             bodies = [part.data for part in ordered if part.data is not None]
             whole = memoryview(b"".join(bodies)) if len(bodies) == len(ordered) else None
-            self.objects[key] = self.stored(sum(part.length for part in ordered), whole, {})
+            length = sum(part.length for part in ordered)
+            self.objects[key] = _Stored(length, whole, f'"{next(self.numbers):032x}"', None)
             return self.objects[key]
 
 
@@ -157,6 +163,10 @@ def _handle(wire: Wire, store: _Store, request: Request) -> None:
             _put(wire, store, request)
         case "GET" | "HEAD" if request.key and "uploadId" not in request.query:
             _get(wire, store, request)
+        case "GET" if "received" in request.query:
+            told = str(store.received_bytes).encode("ascii")
+            wire.answer("200 OK", headers={}, length=len(told))
+            wire.send(told)
         case "GET" | "HEAD":
             _xml(wire, _listing(store, request), bodiless=request.method == "HEAD")
         case "POST":
@@ -171,6 +181,9 @@ def _handle(wire: Wire, store: _Store, request: Request) -> None:
 
 
 def _put(wire: Wire, store: _Store, request: Request) -> None:
+    if "x-amz-copy-source" in request.headers:
+        _copy(wire, store, request)
+        return
     if_absent = request.headers.get("if-none-match") == "*"
     body = store.stored(*wire.body(request, keep_below=store.keep_below), request.headers)
     headers = {"ETag": body.etag} | dict([body.checksum] if body.checksum else [])
@@ -182,6 +195,18 @@ def _put(wire: Wire, store: _Store, request: Request) -> None:
         _error(wire, "412 Precondition Failed", "PreconditionFailed")
         return
     wire.answer("200 OK", headers=headers)
+
+
+def _copy(wire: Wire, store: _Store, request: Request) -> None:
+    source = unquote(request.headers["x-amz-copy-source"]).lstrip("/").partition("/")[2]
+    with store.lock:
+        found = store.objects.get(source)
+        if found is not None:
+            store.objects[request.key] = found
+    if found is None:
+        _error(wire, "404 Not Found", "NoSuchKey")
+    else:
+        _xml(wire, _element("CopyObjectResult", {"ETag": found.etag, "LastModified": _MODIFIED}))
 
 
 def _get(wire: Wire, store: _Store, request: Request) -> None:

@@ -78,14 +78,16 @@ class RawS3:
         do: Callable[[socket.socket, str, memoryview], None],
         connections: int,
     ) -> float:
-        def work(share: Sequence[tuple[str, memoryview]]) -> None:
+        queue = iter(jobs)  # shared: whoever is free takes the next one
+
+        def work(_: int) -> None:
             with self._connected() as wire:
-                for url, data in share:
+                for url, data in queue:
                     do(wire, url, data)
 
         with ThreadPoolExecutor(connections) as pool:
             began = perf_counter()
-            list(pool.map(work, [jobs[first::connections] for first in range(connections)]))
+            list(pool.map(work, range(connections)))
             return perf_counter() - began
 
     @contextmanager

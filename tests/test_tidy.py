@@ -47,9 +47,11 @@ TOP_LEVEL = {
 # Decisions, states and arithmetic: each that exists is under the import contract "Pure modules".
 PURE = {
     "checkpointing.cadence",
+    "checkpointing.catalog_tree",
     "checkpointing.commit",
     "checkpointing.control",
     "checkpointing.hazard_posterior",
+    "checkpointing.identity",
     "checkpointing.inventory",
     "checkpointing.keys",
     "checkpointing.layout",
@@ -57,6 +59,8 @@ PURE = {
     "checkpointing.notice_budget",
     "checkpointing.pacer",
     "checkpointing.retention",
+    "checkpointing.safetensors_layout",
+    "checkpointing.sealed",
     "cluster.flavors",
     "cluster.gang",
     "cluster.hazard",

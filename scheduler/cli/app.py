@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 import typer
 
+from checkpointing.errors import CheckpointError
 from jobs.errors import LowtideError, UnreachableError
 from scheduler.cli import (
     acting,
     auditing,
     capacity,
+    checkpoints,
     diagnosing,
     following,
     looking,
@@ -75,7 +77,15 @@ def build() -> typer.Typer:
     )
     for name, function, panel, exits in COMMANDS:
         app.command(name, cls=SectionedCommand, rich_help_panel=panel, epilog=exits)(function)
+    app.add_typer(_checkpoints(), name="checkpoints", rich_help_panel=JOBS)
     return app
+
+
+def _checkpoints() -> typer.Typer:
+    group = typer.Typer(help=checkpoints.HELP, rich_markup_mode=None, cls=SectionedGroup)
+    for name, function, exits in checkpoints.COMMANDS:
+        group.command(name, cls=SectionedCommand, epilog=exits)(function)
+    return group
 
 
 def run(args: Sequence[str]) -> int:
@@ -83,10 +93,12 @@ def run(args: Sequence[str]) -> int:
     as_json = "--json" in _before_dashes(args)
     if list(args) == ["--version"]:
         args = ["version"]
+    if list(args) == ["checkpoints"]:
+        args = ["checkpoints", "--help"]
     try:
         result = build()(args=list(args) or ["--help"], standalone_mode=False, prog_name="lowtide")
         sys.stdout.flush()
-    except LowtideError as error:
+    except (LowtideError, CheckpointError) as error:
         print_error(code=error.code, cause=error.cause, remedy=error.remedy, as_json=as_json)
         return UNREACHABLE if isinstance(error, UnreachableError) else REFUSED
     except (KeyboardInterrupt, typer.Abort):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 from typing_extensions import Buffer
@@ -34,7 +34,6 @@ from checkpointing.object_storage_trouble import (
 from checkpointing.object_storage_wire import Wire
 from checkpointing.object_storage_words import Place, explained
 
-_SMALL_BYTES: Final = 2**20  # what a request without a large body moves at the most
 _T = TypeVar("_T")
 
 
@@ -60,13 +59,17 @@ class ObjectStorage:
         def ask(access: Access, _: Tries) -> None:
             access.client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
-        self._done(self._prefix, ask, IMPATIENT)
+        self._done(self._prefix, ask, patience=IMPATIENT)
 
     def put(self, key: str, data: Buffer, *, crc32c: int | None = None) -> None:
         """Store with a CRC32C that the store checks."""
         body = _bytes_of(data)
         checksum = _encoded(hashing.crc32c(body) if crc32c is None else crc32c)
-        self._done(key, lambda access, tries: self._send(access, tries, key, body, checksum))
+
+        def store(access: Access, tries: Tries) -> None:
+            self._send(access, tries, key, body, checksum)
+
+        self._done(key, store, length_bytes=body.nbytes)
 
     def put_if_absent(self, key: str, data: Buffer) -> bool:
         """Store with `If-None-Match: *`; a 412 says that the name is taken.
@@ -85,15 +88,13 @@ class ObjectStorage:
                 return tries.failed > 0 and self._holds(key, body)
             return True
 
-        return self._done(key, store)
+        return self._done(key, store, length_bytes=body.nbytes)
 
     def get(self, key: str) -> bytes:
         """Return the whole object."""
 
         def fetch(access: Access, tries: Tries) -> bytes:
-            return self._wire.get(
-                self._url(access, key), headers={}, timer=tries.timer(_SMALL_BYTES)
-            )
+            return self._wire.get(self._url(access, key), headers={}, timer=tries.timer())
 
         return self._done(key, fetch)
 
@@ -110,7 +111,7 @@ class ObjectStorage:
         room = target.cast("B")
 
         def fetch(access: Access, tries: Tries) -> int:
-            timer = tries.timer(room.nbytes)
+            timer = tries.timer()
             try:
                 return self._wire.get_into(self._url(access, key), room, start=start, timer=timer)
             except Refused as refused:
@@ -118,7 +119,7 @@ class ObjectStorage:
                     raise
                 return 0
 
-        return self._done(key, fetch)
+        return self._done(key, fetch, length_bytes=room.nbytes)
 
     def list(self, prefix: str) -> tuple[StoredObject, ...]:
         """List all pages."""
@@ -182,7 +183,7 @@ class ObjectStorage:
         headers = {"x-amz-checksum-crc32c": checksum}
         if condition:
             headers["If-None-Match"] = condition["IfNoneMatch"]
-        self._wire.put(url, body, headers=headers, timer=tries.timer(body.nbytes))
+        self._wire.put(url, body, headers=headers, timer=tries.timer())
 
     def _holds(self, key: str, body: memoryview) -> bool:
         try:
@@ -213,10 +214,12 @@ class ObjectStorage:
         self,
         key: str,
         act: Callable[[Access, Tries], _T],
+        *,
+        length_bytes: int = 0,
         patience: Patience | None = None,
     ) -> _T:
         """Do `act` until it works, cannot work, or has taken too long."""
-        tries = Tries(patience or self._patience)
+        tries = Tries(patience or self._patience, length_bytes=length_bytes)
         renewed = False
         while True:
             access = self._door.access

@@ -28,7 +28,7 @@ class Patience:
     damaged_attempts: int = 3
     """The same where the body arrived damaged: twice is chance, three times is our own memory."""
     total_s: float = 180.0
-    """For the whole operation. A longer outage costs a save, not the training."""
+    """For an operation, beside what its bytes take. A longer outage costs a save, no more."""
     first_wait_s: float = 0.2
     longest_wait_s: float = 10.0
 
@@ -69,17 +69,23 @@ class Timer:
 class Tries:
     """The tries of one operation."""
 
-    def __init__(self, patience: Patience) -> None:
-        """Begin the first try now."""
+    def __init__(self, patience: Patience, *, length_bytes: int = 0) -> None:
+        """Begin the first try now, of an operation that moves `length_bytes`."""
+        total_s = patience.total_s + length_bytes / patience.slowest_bytes_per_s
         self._patience = patience
-        self._end_us = monotonic_us() + int(patience.total_s * _US)
+        self._length_bytes = length_bytes
+        self._end_us = monotonic_us() + int(total_s * _US)
         self.failed = 0
         """How many tries may or may not have taken effect."""
 
-    def timer(self, length_bytes: int) -> Timer:
-        """Return the deadline of a request that moves `length_bytes` and begins now."""
+    def timer(self) -> Timer:
+        """Return the deadline of a request that begins now.
+
+        Where nobody knows how much it moves, it is the operation's.
+        """
         left_s = (self._end_us - monotonic_us()) / _US
-        limit_s = min(self._patience.request_s(length_bytes), left_s)
+        request_s = self._patience.request_s(self._length_bytes)
+        limit_s = min(request_s, left_s) if self._length_bytes else left_s
         return Timer(limit_s, stall_s=self._patience.stall_s)
 
     def again(self, *, damaged: bool = False) -> bool:

@@ -132,6 +132,14 @@ def test_waits_are_jittered_and_bounded() -> None:
         assert limit_s * 3 / 4 < max(waits) <= limit_s
 
 
+def test_a_large_body_has_time_to_move() -> None:
+    """The slower limit is a rate: no body is too large for it, and none waits for ever."""
+    for length_bytes in (2**20, 2**30, 2**40):
+        tries = Tries(Patience(stall_s=10**9), length_bytes=length_bytes)
+        assert tries.timer().left_s() > length_bytes / Patience().slowest_bytes_per_s
+    assert Tries(Patience(stall_s=10**9)).timer().left_s() <= Patience().total_s
+
+
 def test_damage_is_not_tried_for_long() -> None:
     """A body that arrives damaged again and again is damaged here."""
     tries = Tries(QUICK)
@@ -234,6 +242,20 @@ def test_credentials_without_a_better_one_are_told(
         storage.put("k", b"x")
     assert caught.value.code == "storage-credentials"
     assert len(server.asked) == 2
+
+
+def test_no_credentials_at_all_are_told(
+    server: ScriptedS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent unsigned."""
+    credentials_in_a_file(tmp_path, monkeypatch).unlink()
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    storage = ObjectStorage("bucket", prefix="", patience=QUICK)
+    for ask in (lambda: storage.put("k", b"x"), lambda: storage.list("")):
+        with pytest.raises(StorageError) as caught:
+            ask()
+        assert caught.value.code == "storage-credentials"
+    assert server.asked == []
 
 
 def test_credentials_that_cannot_be_read_are_told(

@@ -7,8 +7,10 @@ sent again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from checkpointing.manifest import Part
@@ -25,6 +27,8 @@ class Layout:
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     chunks: tuple[tuple[int, int], ...]
+    pieces: tuple[tuple[Part, ...], ...]
+    """Per tensor, which bytes of which chunks it is."""
 
     @property
     def total_bytes(self) -> int:
@@ -33,15 +37,22 @@ class Layout:
 
     def parts(self, index: int) -> tuple[Part, ...]:
         """Say which bytes of which chunks are tensor `index`; none for an empty tensor."""
-        start, size = self.offsets[index], self.sizes[index]
-        return tuple(_overlaps(start, start + size, self.chunks))
+        return self.pieces[index]
 
 
 def plan_layout(
     sizes: Sequence[int], *, groups: Sequence[str], chunk_bytes: int = CHUNK_BYTES
 ) -> Layout:
-    """Lay out tensors of `sizes` bytes; `groups` (one name each) never share a chunk."""
+    """Lay out tensors of `sizes` bytes; `groups` (one name each) never share a chunk.
+
+    The newest plans are remembered: a training asks for the same one at every save.
+    """
     assert len(sizes) == len(groups), (len(sizes), len(groups))
+    return _planned(tuple(sizes), tuple(groups), chunk_bytes)
+
+
+@lru_cache(maxsize=4)
+def _planned(sizes: tuple[int, ...], groups: tuple[str, ...], chunk_bytes: int) -> Layout:
     offsets: list[int] = []
     chunks: list[tuple[int, int]] = []
     cursor = opened = 0
@@ -57,7 +68,11 @@ def plan_layout(
         cursor = _aligned(cursor + size) if not alone else cursor
         previous = group
     _close(chunks, opened, cursor)
-    return Layout(tuple(offsets), tuple(sizes), tuple(chunks))
+    pieces = tuple(
+        tuple(_overlaps(start, start + size, chunks)) if size else ()
+        for start, size in zip(offsets, sizes, strict=True)
+    )
+    return Layout(tuple(offsets), sizes, tuple(chunks), pieces)
 
 
 def _close(chunks: list[tuple[int, int]], opened: int, cursor: int) -> int:
@@ -73,11 +88,18 @@ def _cuts(start: int, end: int, chunk_bytes: int) -> Iterator[tuple[int, int]]:
     yield start, end
 
 
-def _overlaps(start: int, end: int, chunks: Iterable[tuple[int, int]]) -> Iterator[Part]:
-    for number, (low, high) in enumerate(chunks):
+def _overlaps(start: int, end: int, chunks: Sequence[tuple[int, int]]) -> Iterator[Part]:
+    number = bisect_right(chunks, start, key=_first) - 1
+    while number < len(chunks) and chunks[number][0] < end:
+        low, high = chunks[number]
         first, last = max(start, low), min(end, high)
         if first < last:
             yield Part(chunk=number, offset=first - low, length=last - first)
+        number += 1
+
+
+def _first(chunk: tuple[int, int]) -> int:
+    return chunk[0]
 
 
 def _aligned(offset: int) -> int:

@@ -57,7 +57,7 @@ class Arena:
             for offset, size in zip(layout.offsets, sizes, strict=True)
         )
         entries = tuple(
-            TensorEntry(leaf.dtype, leaf.shape, layout.parts(number))
+            TensorEntry(leaf.dtype, leaf.shape, layout.parts(number), leaf.shard)
             for number, leaf in enumerate(flat.leaves)
         )
         view = memory.numpy().data

@@ -2,9 +2,13 @@
 
 None, booleans, integers and texts stand for themselves; everything else is an object with one key,
 its tag: `dict`, `odict`, `counter`, `list`, `tuple`, `deque`, `size`, `float`, `complex`, `bytes`,
-`tensor`, `scalar` (numpy), `dtype`, `device`. A tensor that occurs twice (tied weights) is stored
-once and comes back as one object. Types are matched exactly: a subclass would come back as its
-base, so it is refused, with its path.
+`tensor`, `scalar` (numpy), `dtype`, `device`, `composite` (a tensor made of tensors, see
+`tensor_kinds`), `sharded` (a DTensor, see `sharded`). Types are matched exactly: a subclass would
+come back as its base, so it is refused, with its path.
+
+What is kept of sharing: the same view of the same storage (tied weights) is stored once and comes
+back as one object; different views of one storage come back as equal tensors of their own. Strides
+and `requires_grad` are not kept: tensors come back row-major.
 """
 
 from __future__ import annotations
@@ -19,8 +23,19 @@ from typing import Any, Final, NoReturn, cast
 import numpy as np
 import torch
 
-from checkpointing.errors import UnsupportedState, corrupt
-from checkpointing.tensor_bytes import TensorLeaf, refusal, torch_dtype
+from checkpointing.errors import CheckpointError, UnsupportedState, corrupt
+from checkpointing.manifest import canonical
+from checkpointing.sharded import (
+    DTensor,
+    ShardedValue,
+    described,
+    is_sharded,
+    path_name,
+    shard_of,
+    sharding_refusal,
+)
+from checkpointing.tensor_bytes import TensorLeaf, torch_dtype
+from checkpointing.tensor_kinds import is_plain, put_together, refusal, take_apart
 
 _MAX_DEPTH: Final = 100
 _PLAIN: Final = frozenset({type(None), bool, int, str})
@@ -51,12 +66,26 @@ def flatten(state: object) -> FlatState:
     return FlatState(tree, tuple(flattener.leaves))
 
 
-def unflatten(tree: object, tensors: Sequence[object]) -> object:
-    """Put a state together again; raise `CorruptCheckpoint` for a tree that nothing wrote."""
+def unflatten(
+    tree: object, tensors: Sequence[object], *, sharded: Mapping[str, object] | None = None
+) -> object:
+    """Put a state together again; raise `CorruptCheckpoint` for a tree that nothing wrote.
+
+    `sharded` holds the sharded tensors by name; one that is not in it stays a `ShardedValue`.
+    """
     try:
-        return _Unflattener(tensors).decode(tree)
+        return _Unflattener(tensors, sharded or {}).decode(tree)
+    except CheckpointError:
+        raise
     except _UNREADABLE as error:
         raise corrupt("a manifest", why=f"its tree cannot be read ({error})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsOf:
+    """Stands in a state for one that rank 0 saves, but for the shards that this rank holds."""
+
+    state: object
 
 
 class _Flattener:
@@ -65,6 +94,10 @@ class _Flattener:
     def __init__(self) -> None:
         self.leaves: list[TensorLeaf] = []
         self._numbers: dict[object, int] = {}
+        self._composites: dict[int, object] = {}
+        self._shard_names: dict[object, str] = {}
+        self._alive: list[object] = []  # an id means something while its owner lives
+        self._keeping = True
 
     def encode(self, value: object, path: tuple[object, ...]) -> object:
         """Return the tagged JSON of `value`, which was found at `path`."""
@@ -101,10 +134,51 @@ class _Flattener:
 
     def tensor(self, value: torch.Tensor, path: tuple[object, ...]) -> object:
         """Give a tensor its number; the same view of the same storage has the same one."""
+        if is_plain(value):
+            return {"tensor": self._number(value, _identity(value), path)}
+        if is_sharded(value):
+            return self._sharded(value, path)
         why = refusal(value)
         if why is not None:
             _refuse(value, path, why)
-        return {"tensor": self._number(value, _identity(value), path)}
+        return self._composite(value, path)
+
+    def _composite(self, value: torch.Tensor, path: tuple[object, ...]) -> object:
+        if id(value) not in self._composites:
+            found = take_apart(value)
+            parts = [
+                [name, self.encode(part, (*path, name))]
+                for name, part in sorted(found.parts.items())
+            ]
+            settings = self.encode(dict(found.settings), path)
+            self._composites[id(value)] = {
+                "composite": {"kind": found.kind, "parts": parts, "settings": settings}
+            }
+            self._alive.append(value)
+        return self._composites[id(value)]
+
+    def _sharded(self, value: DTensor, path: tuple[object, ...]) -> object:
+        why = sharding_refusal(value)
+        if why is not None:
+            _refuse(value, path, why)
+        local = value.to_local()
+        identity = (_identity(local), tuple(value.shape)) if local.numel() else id(value)
+        name = self._shard_names.get(identity)
+        if name is None:
+            name = self._shard_names[identity] = path_name(path)
+            self._alive.append(value)
+            found = shard_of(value, name=name)
+            if found is not None:
+                shard, local = found
+                self.leaves.append(TensorLeaf(local, f"shards/{_group(path)}", shard))
+        return {"sharded": described(value, name=name).as_json()}
+
+    def shards(self, value: ShardsOf, path: tuple[object, ...]) -> None:
+        """Keep this rank's shards in `value` and nothing else of it."""
+        here = self._keeping
+        self._keeping = False
+        self.encode(value.state, path)
+        self._keeping = here
 
     def array(self, value: np.ndarray, path: tuple[object, ...]) -> object:
         """Give an array its number."""
@@ -117,6 +191,8 @@ class _Flattener:
     def _number(
         self, value: torch.Tensor | np.ndarray, identity: object, path: tuple[object, ...]
     ) -> int:
+        if not self._keeping:
+            return 0
         if identity not in self._numbers:
             self._numbers[identity] = len(self.leaves)
             self.leaves.append(TensorLeaf(source=value, group=_group(path)))
@@ -126,8 +202,10 @@ class _Flattener:
 class _Unflattener:
     """Reads tagged JSON, with the tensors at hand."""
 
-    def __init__(self, tensors: Sequence[object]) -> None:
+    def __init__(self, tensors: Sequence[object], sharded: Mapping[str, object]) -> None:
         self._tensors = tensors
+        self._sharded = sharded
+        self._composites: dict[bytes, torch.Tensor] = {}
 
     def decode(self, value: object) -> Any:  # noqa: ANN401 - a state is anything
         """Return what `value` stands for."""
@@ -156,6 +234,21 @@ class _Unflattener:
         """Return the numbered tensor; tied ones are one object."""
         return self._tensors[fields["tensor"]]
 
+    def sharded(self, fields: Mapping[str, Any]) -> object:
+        """Return the sharded tensor of that name, or what is known of it."""
+        value = ShardedValue.from_json(fields["sharded"])
+        return self._sharded.get(value.name, value)
+
+    def composite(self, fields: Mapping[str, Any]) -> torch.Tensor:
+        """Put a tensor together; the same parts are one object."""
+        found = fields["composite"]
+        key = canonical(found)
+        if key not in self._composites:
+            parts = {name: self.decode(part) for name, part in found["parts"]}
+            settings = self.decode(found["settings"])
+            self._composites[key] = put_together(found["kind"], parts=parts, settings=settings)
+        return self._composites[key]
+
 
 _Encoder = Callable[[_Flattener, Any, tuple[object, ...]], object]
 _ENCODERS: Final[Mapping[type, _Encoder]] = {
@@ -174,6 +267,7 @@ _ENCODERS: Final[Mapping[type, _Encoder]] = {
     torch.dtype: lambda _flat, value, _path: {"dtype": str(value)},
     torch.device: lambda _flat, value, _path: {"device": str(value)},
     np.ndarray: _Flattener.array,
+    ShardsOf: _Flattener.shards,
 }
 
 _Decoder = Callable[[_Unflattener, Mapping[str, Any]], object]
@@ -191,6 +285,8 @@ _DECODERS: Final[Mapping[str, _Decoder]] = {
     "complex": lambda _tree, fields: complex(*map(_from_hex, fields["complex"])),
     "bytes": lambda _tree, fields: base64.b64decode(fields["bytes"]),
     "tensor": _Unflattener.tensor,
+    "composite": _Unflattener.composite,
+    "sharded": _Unflattener.sharded,
     "scalar": lambda _tree, fields: _from_scalar(*fields["scalar"]),
     "dtype": lambda _tree, fields: torch_dtype(fields["dtype"]),
     "device": lambda _tree, fields: torch.device(fields["device"]),
@@ -220,7 +316,7 @@ def _identity(value: torch.Tensor) -> object:
     if value.numel() == 0:
         return ("empty", id(value))  # empty storages all share the address 0
     view = (value.storage_offset(), tuple(value.shape), value.stride(), value.dtype)
-    storage = (str(value.device), value.untyped_storage().data_ptr())
+    storage = (value.device, value.untyped_storage().data_ptr())
     return (storage, view, value.is_conj(), value.is_neg())
 
 

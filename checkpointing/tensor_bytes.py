@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,14 @@ import torch
 from typing_extensions import Buffer
 
 from checkpointing.errors import CorruptCheckpoint, corrupt
+from checkpointing.manifest import Shard
 
 _NUMPY = "numpy:"
 _TORCH = "torch."
+# One byte each, and torch has no way to copy them but as bytes.
+_NO_KERNEL = frozenset(
+    getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in range(1, 8)
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +29,8 @@ class TensorLeaf:
     source: torch.Tensor | np.ndarray
     group: str
     """Top-level name it belongs to; groups never share a chunk."""
+    shard: Shard | None = None
+    """Which box of a sharded tensor it is."""
 
     @property
     def dtype(self) -> str:
@@ -44,19 +52,6 @@ class TensorLeaf:
         return self.source.numel() * self.source.itemsize
 
 
-def refusal(tensor: torch.Tensor) -> str | None:
-    """Say why `tensor` cannot be kept by its bytes, or None if it can."""
-    if type(tensor) not in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}:
-        return "a tensor subclass, whose own fields would be lost"
-    if tensor.layout is not torch.strided:
-        return f"a tensor of layout {tensor.layout}; convert it with to_dense()"
-    if tensor.is_meta:
-        return "a tensor on the meta device, which has no bytes"
-    if tensor.is_quantized:
-        return "a quantized tensor; keep int_repr(), scales and zero points"
-    return None
-
-
 def copy_into(leaf: TensorLeaf, destination: torch.Tensor) -> None:
     """Copy the leaf's bytes, row-major, into `destination` (flat uint8 of exactly its size)."""
     if leaf.nbytes == 0:
@@ -65,22 +60,28 @@ def copy_into(leaf: TensorLeaf, destination: torch.Tensor) -> None:
         flat = np.frombuffer(destination.numpy(), dtype=leaf.source.dtype)
         np.copyto(flat.reshape(leaf.source.shape), leaf.source)
         return
+    assert destination.numel() == leaf.nbytes, (leaf, destination.shape)
     _copy_tensor(leaf.source.detach(), destination)
 
 
 def _copy_tensor(source: torch.Tensor, destination: torch.Tensor) -> None:
     if not source.is_contiguous() or source.is_conj() or source.is_neg():
-        destination.view(source.dtype).view(source.shape).copy_(source)
-        return
-    # As bytes: works for every dtype, also for those without a copy kernel of their own.
-    # Not reshape: a dimension of size 1 may have any stride, and keeps it there.
-    flat = source.as_strided((source.numel(),), (1,)).view(torch.uint8)
-    if source.is_cpu:
+        _copy_strided(source, destination)
+    elif source.is_cpu and (address := source.data_ptr()):  # a lazy tensor of zeros has none
         # A plain memcpy in this thread: torch would start its thread pool for every tensor, which
-        # on a busy machine is many times slower.
-        np.copyto(destination.numpy(), flat.numpy())
+        # on a busy machine is many times slower, and numpy costs ten times as long per tensor.
+        ctypes.memmove(destination.data_ptr(), address, destination.numel())
     else:
+        # As bytes: works for every dtype, also for those without a copy kernel of their own.
+        # Not reshape: a dimension of size 1 may have any stride, and keeps it there.
+        flat = source.as_strided((source.numel(),), (1,)).view(torch.uint8)
         destination.copy_(flat)
+
+
+def _copy_strided(source: torch.Tensor, destination: torch.Tensor) -> None:
+    if source.dtype in _NO_KERNEL:
+        source = source.view(torch.uint8)
+    destination.view(source.dtype).view(source.shape).copy_(source)
 
 
 def build(dtype: str, *, shape: Sequence[int], data: memoryview) -> torch.Tensor | np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
+import sys
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pytest
@@ -15,44 +16,108 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checkpointing.commit_log import CommitLog
 from checkpointing.digest import digest_state
-from checkpointing.errors import CorruptCheckpoint, UnsupportedState
+from checkpointing.errors import CheckpointError, CorruptCheckpoint, UnsupportedState
+from checkpointing.identity import Identity
 from checkpointing.layout import plan_layout
-from checkpointing.manifest import canonical
+from checkpointing.memory_storage import MemoryStorage
+from checkpointing.publish import Publisher
+from checkpointing.restore import load_commit
 from checkpointing.staging import Arena
 from checkpointing.state_tree import flatten, unflatten
-from checkpointing.tensor_bytes import build
+from checkpointing.tensor_kinds import is_plain, take_apart
 
-DTYPES = [
-    torch.float64,
-    torch.float32,
-    torch.float16,
-    torch.bfloat16,
-    torch.float8_e4m3fn,
-    torch.float8_e5m2,
-    torch.float8_e4m3fnuz,
-    torch.float8_e8m0fnu,
-    torch.complex64,
-    torch.complex128,
-    torch.int64,
-    torch.int8,
-    torch.uint8,
-    torch.uint16,
-    torch.uint32,
-    torch.uint64,
-    torch.bool,
-]
+# torch says once per process that sparse, nested, quantised and half complex are not for everyone.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+NAMES = sorted(name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype))
+QUANTIZED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
+DTYPES = sorted({getattr(torch, name) for name in NAMES} - QUANTIZED, key=str)
+"""Every plain dtype that this torch has."""
 
 
 def round_trip(state: object) -> Any:
-    """Through the arena's bytes and the manifest's JSON, as a save and a load do."""
-    flat = flatten(state)
-    snapshot = Arena().take(flat, step=1, at_us=0)
-    tensors = []
-    for entry in snapshot.tensors:
-        pieces = [snapshot.chunks[p.chunk][p.offset : p.offset + p.length] for p in entry.parts]
-        tensors.append(build(entry.dtype, shape=entry.shape, data=bytearray(b"".join(pieces))))
-    return unflatten(json.loads(canonical(snapshot.tree)), tensors)
+    """Save and load: the arena, the publisher, a store, and the way back."""
+    storage = MemoryStorage()
+    identity = Identity("job", "attempt", epoch=1, session=7)
+    log = CommitLog(storage, job_id="job")
+    arena = Arena()
+    try:
+        snapshot = arena.take(flatten(state), step=1, at_us=0)
+        Publisher(storage, log=log, identity=identity).publish(snapshot)
+        return load_commit(storage, log.history().commits[0]).shared.state
+    finally:
+        arena.close()
+
+
+def matrix(generator: torch.Generator) -> torch.Tensor:
+    """A 4 x 6 matrix with zeros in it."""
+    return torch.randn(4, 6, generator=generator).relu()
+
+
+def per_channel(generator: torch.Generator, dtype: torch.dtype, axis: int) -> torch.Tensor:
+    """A matrix quantised per row or column."""
+    values = matrix(generator)
+    count = values.shape[axis]
+    scales = torch.rand(count, generator=generator, dtype=torch.float64) + 0.01
+    zeros = torch.arange(count)
+    if dtype is torch.quint4x2:
+        scales, zeros = scales.float(), zeros.float()
+    return torch.quantize_per_channel(values, scales, zeros, axis, dtype)
+
+
+class Scaled(torch.Tensor):
+    """Integers with a scale, as quantisation libraries wrap them."""
+
+    def __new__(cls, data: torch.Tensor, scale: torch.Tensor, block: Any) -> Self:
+        """Make the outer tensor."""
+        del block
+        return torch.Tensor._make_wrapper_subclass(cls, data.shape, dtype=scale.dtype)
+
+    def __init__(self, data: torch.Tensor, scale: torch.Tensor, block: Any) -> None:
+        """Keep the parts."""
+        self.data_part, self.scale, self.block = data, scale, block
+
+    def __tensor_flatten__(self) -> tuple[list[str], dict[str, Any]]:
+        """Name the parts."""
+        return ["data_part", "scale"], {"block": self.block, "kind": torch.int8}
+
+    @classmethod
+    def __tensor_unflatten__(cls, parts: Any, context: Any, size: Any, stride: Any) -> Scaled:
+        """Build it again."""
+        return cls(parts["data_part"], parts["scale"], context["block"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        """Compute nothing."""
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].data_part, args[0].scale, args[0].block)
+        raise NotImplementedError(func)
+
+
+class Untold(torch.Tensor):
+    """A subclass that does not say what it consists of."""
+
+
+COMPOSITES: dict[str, Callable[[torch.Generator], torch.Tensor]] = {
+    "qint8": lambda g: torch.quantize_per_tensor(matrix(g), 0.1, 3, torch.qint8),
+    "quint8 view": lambda g: torch.quantize_per_tensor(matrix(g), 0.1, 3, torch.quint8).t()[1:],
+    "qint32 empty": lambda _: torch.quantize_per_tensor(torch.empty(0, 2), 0.1, 0, torch.qint32),
+    "rows": lambda g: per_channel(g, torch.qint8, 0),
+    "columns": lambda g: per_channel(g, torch.quint8, 1),
+    "four bits": lambda g: per_channel(g, torch.quint4x2, 0),
+    "coo": lambda g: matrix(g).to_sparse(),
+    "coo twice": lambda g: torch.sparse_coo_tensor(
+        torch.tensor([[0, 0, 1], [1, 1, 2]]), torch.randn(3, 2, generator=g), (2, 3, 2)
+    ),
+    "csr": lambda g: matrix(g).to_sparse_csr(),
+    "csc": lambda g: matrix(g).bfloat16().to_sparse_csc(),
+    "bsr": lambda g: matrix(g).to_sparse_bsr((2, 3)),
+    "bsc": lambda g: matrix(g).to_sparse_bsc((2, 3)),
+    "jagged": lambda g: torch.nested.nested_tensor([matrix(g), matrix(g)[:2]], layout=torch.jagged),
+    "wrapper": lambda g: Scaled(torch.arange(4, dtype=torch.int8), matrix(g), 32),
+}
 
 
 def same(one: Any, other: Any) -> bool:
@@ -60,7 +125,7 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and one.shape == other.shape and bits(one) == bits(other)
+        return (same_plain if is_plain(one) else same_composite)(one, other)
     if isinstance(one, np.ndarray | np.generic):
         return one.dtype == other.dtype and one.shape == other.shape and tob(one) == tob(other)
     if isinstance(one, dict):
@@ -74,6 +139,20 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def same_plain(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal dtype, shape and bits."""
+    return one.dtype == other.dtype and one.shape == other.shape and bits(one) == bits(other)
+
+
+def same_composite(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal kind, settings and parts."""
+    mine, found = take_apart(one), take_apart(other)
+    # A jagged dimension has a name of its own, a new one for each tensor.
+    alike = one.layout is torch.jagged or one.shape == other.shape
+    equal = one.dtype == other.dtype and alike and mine.settings == found.settings
+    return equal and mine.kind == found.kind and same(dict(mine.parts), dict(found.parts))
+
+
 def tob(value: Any) -> bytes:
     """Row-major bytes of an array."""
     return bytes(value.tobytes())
@@ -81,8 +160,15 @@ def tob(value: Any) -> bytes:
 
 def bits(tensor: torch.Tensor) -> bytes:
     """Row-major bytes of a tensor, made without the code under test."""
-    plain = tensor.detach().resolve_conj().resolve_neg().contiguous().clone()
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    if plain.dtype in BYTES_ONLY:
+        plain = plain.view(torch.uint8)
+    plain = plain.contiguous().clone()
     return bytes(plain.untyped_storage())[: plain.numel() * plain.itemsize]
+
+
+BYTES_ONLY = {getattr(torch, f"{sign}int{n}") for sign in ("", "u") for n in range(1, 8)}
+"""Dtypes that torch itself cannot copy."""
 
 
 def tensors() -> st.SearchStrategy[torch.Tensor]:
@@ -94,7 +180,7 @@ def tensors() -> st.SearchStrategy[torch.Tensor]:
         top = 2 if dtype is torch.bool else 256  # only 0 and 1 are booleans
         size = (math.prod(shape) * dtype.itemsize,)
         raw = torch.randint(0, top, size, dtype=torch.uint8, generator=generator)
-        return raw.view(dtype).reshape(shape) if raw.numel() else torch.empty(shape, dtype=dtype)
+        return raw.view(dtype).view(shape) if raw.numel() else torch.empty(shape, dtype=dtype)
 
     return st.builds(make, st.sampled_from(DTYPES), shapes, st.integers(0, 2**30))
 
@@ -112,6 +198,15 @@ def twisted() -> st.SearchStrategy[torch.Tensor]:
         ]
     )
     return st.builds(lambda tensor, twist: twist(tensor), tensors(), twists)
+
+
+def composites() -> st.SearchStrategy[torch.Tensor]:
+    """Quantised, sparse, jagged and wrapped tensors."""
+
+    def make(kind: str, seed: int) -> torch.Tensor:
+        return COMPOSITES[kind](torch.Generator().manual_seed(seed))
+
+    return st.builds(make, st.sampled_from(sorted(COMPOSITES)), st.integers(0, 2**30))
 
 
 def scalars() -> st.SearchStrategy[object]:
@@ -134,7 +229,7 @@ def states() -> st.SearchStrategy[object]:
     """Nested state."""
     keys = st.one_of(st.text(max_size=4), st.integers(), st.booleans(), st.none())
     return st.recursive(
-        st.one_of(scalars(), twisted()),
+        st.one_of(scalars(), twisted(), composites()),
         lambda inner: st.one_of(
             st.lists(inner, max_size=3),
             st.lists(inner, max_size=3).map(tuple),
@@ -158,6 +253,60 @@ def test_every_dtype_survives(dtype: torch.dtype) -> None:
     raw = torch.arange(256, dtype=torch.uint8) if dtype is not torch.bool else torch.ones(256)
     tensor = raw.view(dtype) if dtype is not torch.bool else raw.to(dtype)
     assert same(round_trip(tensor), tensor)
+
+
+@pytest.mark.parametrize("kind", sorted(COMPOSITES))
+def test_a_tensor_made_of_tensors_survives(kind: str) -> None:
+    """Each comes back as its own type, and twice the same one as one object."""
+    tensor = COMPOSITES[kind](torch.Generator().manual_seed(1))
+    found = round_trip({"a": tensor, "b": [tensor]})
+    assert same(found["a"], tensor)
+    assert found["b"][0] is found["a"]
+
+
+@pytest.mark.parametrize("size", [(4, 6), (3, 5)])
+def test_a_quantised_tensor_is_the_same_numbers(size: tuple[int, int]) -> None:
+    """Torch itself finds them equal, scales and zero points to the last bit."""
+    tensor = torch.quantize_per_tensor(torch.randn(size), 0.1 + 2**-50, 7, torch.quint8)
+    found = round_trip(tensor)
+    assert torch.equal(found, tensor)
+    assert found.q_scale() == tensor.q_scale()
+    assert same(found.dequantize(), tensor.dequantize())
+
+
+def test_a_wrapper_whose_class_is_hidden_is_refused() -> None:
+    """A class that no name leads to could not be found again; nor a context that is no data."""
+
+    class Local(Scaled):
+        """Found by no name."""
+
+    parts = torch.ones(2, dtype=torch.int8), torch.ones(1)
+    with pytest.raises(UnsupportedState, match="by its name"):
+        flatten({"w": Local(*parts, 1)})
+    with pytest.raises(UnsupportedState, match=r"state\['w'\]\['context'\]\['block'\]"):
+        flatten({"w": Scaled(*parts, object())})
+
+
+def test_a_class_that_is_not_imported_is_named() -> None:
+    """A manifest cannot make us import anything: the user is told to."""
+    tree = {
+        "composite": {
+            "kind": "wrapper",
+            "parts": [],
+            "settings": {
+                "dict": [
+                    ["class", "antigravity:Tensor"],
+                    ["context", None],
+                    ["shape", {"size": [1]}],
+                    ["stride", {"list": [1]}],
+                ]
+            },
+        }
+    }
+    with pytest.raises(CheckpointError, match="antigravity") as caught:
+        unflatten(tree, [])
+    assert caught.value.code == "state-class-unknown"
+    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
@@ -221,7 +370,8 @@ class Level(IntEnum):
         (Level.LOW, "Level"),
         (object(), "builtins.object"),
         (len, "builtin_function"),
-        (torch.eye(2).to_sparse(), "sparse"),
+        (torch.ones(2).as_subclass(Untold), "__tensor_flatten__"),
+        (torch.eye(2).to_mkldnn(), "mkldnn"),
         (torch.empty(2, device="meta"), "meta"),
         (np.array([object()]), "object"),
         (np.zeros(1, dtype=[("a", "i4")]), "dtype"),

@@ -1,7 +1,8 @@
 """What a session saves and restores: the objects handed to it, and this rank's own state.
 
-Replicated state (model, optimizer, ...) is saved by rank 0 and loaded by every rank; a rank's own
-state (random generators, the loader's position) is saved by each.
+Replicated state (model, optimizer, ...) is saved by rank 0 and loaded by every rank; of sharded
+tensors in it each rank saves its shards. A rank's own state (random generators, the loader's
+position) is saved by each.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ import torch
 from checkpointing.errors import CheckpointError
 from checkpointing.restore import RestorePoint, state_fields
 from checkpointing.rng import apply_rng, capture_rng
+from checkpointing.sharded import ShardedValue, may_shard
+from checkpointing.state_tree import ShardsOf
 
 _APPLY_ERRORS: Final = (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError)
+
+
+_LISTED: Final = 20
+"""Differences that an error spells out; the rest are counted."""
 
 
 @runtime_checkable
@@ -47,9 +54,10 @@ class Subjects:
         own: dict[str, object] = {"rng": capture_rng()}
         if self._loader is not None:
             own["loader"] = self._loader.state_dict()
-        if rank:
+        if rank and not may_shard():
             return {"own": own}
-        return {"shared": {name: self._read(name) for name in self._shared}, "own": own}
+        shared = {name: self._read(name) for name in self._shared}
+        return {"shared": ShardsOf(shared) if rank else shared, "own": own}
 
     def apply(self, point: RestorePoint) -> None:
         """Hand every object its state; names and shapes are compared before anything is touched."""
@@ -76,9 +84,13 @@ class Subjects:
             raise _mismatch(
                 f"the checkpoint holds {_names(saved)} and this session has {_names(here)}"
             )
-        for name, subject in self._shared.items():
-            if isinstance(subject, torch.nn.Module):
-                _compare_module(name, _shapes(subject.state_dict()), _shapes(shared[name]))
+        found = [
+            line
+            for name, subject in self._shared.items()
+            for line in _differences(name, subject, shared[name])
+        ]
+        if found:
+            raise _mismatch(_listed(found))
 
 
 def _apply(name: str, subject: Stateful, state: object) -> None:
@@ -90,20 +102,46 @@ def _apply(name: str, subject: Stateful, state: object) -> None:
         raise _mismatch(f"{name} does not take its saved state: {error}") from error
 
 
-def _compare_module(name: str, here: Mapping[str, object], saved: Mapping[str, object]) -> None:
-    for key in sorted(here.keys() | saved.keys()):
-        if here.get(key) != saved.get(key):
-            raise _mismatch(
-                f"{name}.{key} was saved as {saved.get(key, 'nothing')} and is now "
-                f"{here.get(key, 'nothing')}"
-            )
+def _differences(name: str, subject: Stateful, saved: Any) -> list[str]:  # noqa: ANN401
+    """Say where the saved state of `subject` has other names, shapes or groups than it."""
+    try:
+        if isinstance(subject, torch.nn.Module):
+            return _other_entries(name, _shapes(subject.state_dict()), _shapes(saved))
+        if isinstance(subject, torch.optim.Optimizer):
+            return _other_entries(name, _groups(subject.state_dict()), _groups(saved))
+    except _APPLY_ERRORS as error:
+        raise _mismatch(f"{name} was saved by something else: {error}") from error
+    return []
+
+
+def _other_entries(name: str, here: Mapping[str, object], saved: Mapping[str, object]) -> list[str]:
+    return [
+        f"{name}.{key} was saved as {saved.get(key, 'nothing')} and is now "
+        f"{here.get(key, 'nothing')}"
+        for key in sorted(here.keys() | saved.keys())
+        if here.get(key) != saved.get(key)
+    ]
+
+
+def _groups(state: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        f"param_groups[{number}]": f"{len(group['params'])} parameters"
+        for number, group in enumerate(state["param_groups"])
+    }
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, object]:
     return {
-        key: tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        key: tuple(value.shape)
+        if isinstance(value, torch.Tensor | ShardedValue)
+        else type(value).__name__
         for key, value in state.items()
     }
+
+
+def _listed(found: list[str]) -> str:
+    more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return "; ".join(found[:_LISTED]) + more
 
 
 def _names(found: set[str]) -> str:

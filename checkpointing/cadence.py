@@ -109,16 +109,19 @@ def whole_cost_us(cadence: Cadence) -> int:
 
 
 def floor_us(cadence: Cadence) -> int:
-    """Return the least training time between two automatic saves: at least what one costs.
+    """Return the least training time between two automatic saves: at least what one takes of it.
 
     Where lives are so short that the rule asks for more, no interval helps.
     """
-    return max(MIN_INTERVAL_US, whole_cost_us(cadence))
+    return max(MIN_INTERVAL_US, cadence.cost_us)
 
 
 def ceiling_us(cadence: Cadence) -> int:
-    """Return the most training time that the automatic rule leaves unsaved."""
-    return max(MAX_INTERVAL_US, MAX_SHARE * whole_cost_us(cadence))
+    """Return the most training time that the automatic rule leaves unsaved.
+
+    Fees do not raise it: deadlines are planned in time, by people who know no fee.
+    """
+    return max(MAX_INTERVAL_US, MAX_SHARE * cadence.cost_us)
 
 
 def interval_us(cadence: Cadence) -> int:
@@ -151,4 +154,4 @@ def is_due(cadence: Cadence, *, unsaved_us: int, rest_us: int | None = None) -> 
 
 def is_urgent(cadence: Cadence, *, unsaved_us: int) -> bool:
     """Say whether a save should start now that an eviction is near: work outweighs the save."""
-    return unsaved_us >= floor_us(cadence)
+    return unsaved_us >= max(floor_us(cadence), whole_cost_us(cadence))

@@ -138,7 +138,12 @@ def test_steps_with_and_without_an_upload_are_told_apart(
             with monkeypatch.context() as later:
                 after_a_second(later, 20 if uploading else 10)
                 saver.step_ended()
+    saver.step_began()
     held.commits(after_us=100 * S)
-    saver.collect()
+    saver.collect()  # in the middle of a step, which is neither
+    with monkeypatch.context() as later:
+        after_a_second(later, 1_000)
+        saver.step_ended()
+    assert len(saver._pacer._quiet) == len(saver._pacer._busy) == 6
     cost_us = saver._pacer.cadence(0).cost_us
     assert cost_us == pytest.approx(50 * S, rel=0.01)

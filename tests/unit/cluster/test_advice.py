@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -160,9 +161,14 @@ def test_children_hear_it_also_when_they_come_late(tmp_path: Path) -> None:
             server.tell(replace(RISK, evictions_ppm=evictions))
         server.tell(control.Hurry(at_us=1))
         wait_for(lambda: first.hurries == 1 and first.risk == replace(RISK, evictions_ppm=2))
-        late = ControlClient(str(tmp_path / "c"), hello=control.Hello(rank=1, pid=2))
-        wait_for(lambda: late.risk == replace(RISK, evictions_ppm=2))
-        late.close(flush_s=0)
+        with socket.socket(socket.AF_UNIX) as late:
+            late.settimeout(LIMIT_US / 1e6)
+            late.connect(str(tmp_path / "c"))
+            late.sendall(control.encode(control.Hello(rank=1, pid=2)))
+            lines = late.makefile("rb")
+            heard = [control.decode(lines.readline()) for _ in range(2)]
+            lines.close()
+        assert heard == [replace(RISK, evictions_ppm=2), control.Hurry(at_us=1)]
     finally:
         first.close(flush_s=0)
         server.close()

@@ -23,11 +23,12 @@ from pathlib import Path
 from checkpointing import control
 from checkpointing.errors import CheckpointError
 from cluster.agent_clock import monotonic_us, now_us
-from cluster.attempt_worker_child import Child, child_environment, python_command
+from cluster.attempt_worker_child import Child, Trainee, child_environment, python_command
 from cluster.attempt_worker_code import unpack_code
 from cluster.attempt_worker_control import ControlServer
 from cluster.attempt_worker_link import AgentLink
 from cluster.attempt_worker_news import Reporter
+from cluster.attempt_worker_standby import take_standby
 from cluster.worker_wire import (
     Advise,
     Bye,
@@ -57,9 +58,10 @@ class AttemptWorker:
         # With the index: several nodes may share one machine, and then its disk.
         name = f"{order.attempt_id.replace('/', '-')}-{order.index}"
         self._folder = scratch / "attempts" / name
+        self._scratch = scratch
         self._cache = scratch / "code"
         self._inbox: queue.Queue[FromAgent] = queue.Queue()
-        self._children: dict[int, Child] = {}
+        self._children: dict[int, Trainee] = {}
         self._deadline_us = 0
         self._over = False
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -131,16 +133,27 @@ class AttemptWorker:
                 folder=folder,
                 inherited=os.environ,
             )
-            spec, spool = self._order.spec, self._folder / f"{rank}.log"
-            self._children[rank] = Child(
-                python_command(spec.script, args=spec.args),
+            spool = self._folder / f"{rank}.log"
+            self._children[rank] = self._child(rank, folder, environment, spool)
+            self._link.follow(rank, spool=spool)
+            self._reporter.follow(rank, spool=spool)
+
+    def _child(self, rank: int, folder: Path, environment: dict[str, str], spool: Path) -> Trainee:
+        spec = self._order.spec
+        command = python_command(spec.script, args=spec.args)
+        ready = None
+        if spec.processes == 1:  # there is one per node, and the other ranks would wait for it
+            ready = take_standby(
+                command,
                 rank=rank,
                 folder=folder,
                 environment=environment,
                 spool=spool,
+                scratch=self._scratch,
             )
-            self._link.follow(rank, spool=spool)
-            self._reporter.follow(rank, spool=spool)
+        return ready or Child(
+            command, rank=rank, folder=folder, environment=environment, spool=spool
+        )
 
     def _reap(self) -> None:
         if self._deadline_us and now_us() >= self._deadline_us:

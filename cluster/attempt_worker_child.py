@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster import attempt_worker_exec
 from cluster.worker_wire import Go, WorkerOrder
+from jobs.spec import JobSpec
 
 _TAIL_BYTES = 4_000
 _TAIL_LINES = 12
@@ -34,14 +35,10 @@ def child_environment(
     wins over anything installed.
     """
     spec = order.spec
-    base = {key: text for key, text in inherited.items() if not key.startswith(_OURS_ONLY)}
     local = rank - order.ranks.start
     environment = {
-        "OMP_NUM_THREADS": str(max(1, spec.cpus // spec.processes)),
-        "PYTHONUNBUFFERED": "1",
         **_loopback(go.host),
-        **{key: text for key, text in base.items() if key != "OMP_NUM_THREADS"},
-        **spec.env,
+        **general_environment(spec, inherited=inherited),
         "LOWTIDE_JOB_ID": order.job_id,
         "LOWTIDE_ATTEMPT_ID": order.attempt_id,
         "LOWTIDE_EPOCH": str(order.epoch),
@@ -54,12 +51,27 @@ def child_environment(
         "MASTER_ADDR": go.host,
         "MASTER_PORT": str(go.port),
     }
-    paths = (str(folder), spec.env.get("PYTHONPATH", ""), base.get("PYTHONPATH", ""))
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    environment["PYTHONPATH"] = _joined(str(folder), environment["PYTHONPATH"])
     if spec.checkpoint_interval is not None:
         # 0 = continuously; on this wire 0 would mean the automatic cadence.
         environment["LOWTIDE_CHECKPOINT_INTERVAL_MS"] = str(max(1, spec.checkpoint_interval))
     return environment
+
+
+def general_environment(spec: JobSpec, *, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Give the part of a child's environment that all attempts of such jobs have here."""
+    base = {key: text for key, text in inherited.items() if not key.startswith(_OURS_ONLY)}
+    return {
+        "OMP_NUM_THREADS": str(max(1, spec.cpus // spec.processes)),
+        "PYTHONUNBUFFERED": "1",
+        **{key: text for key, text in base.items() if key != "OMP_NUM_THREADS"},
+        **spec.env,
+        "PYTHONPATH": _joined(spec.env.get("PYTHONPATH", ""), base.get("PYTHONPATH", "")),
+    }
+
+
+def _joined(*paths: str) -> str:
+    return os.pathsep.join(path for path in paths if path)
 
 
 def _loopback(host: str) -> dict[str, str]:
@@ -68,8 +80,35 @@ def _loopback(host: str) -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}
 
 
-class Child:
-    """One training process. Start it from a thread that lives as long as the worker."""
+class Trainee:
+    """A training process in a session of its own, and the file that it writes its output to."""
+
+    def __init__(self, *, rank: int, spool: Path, pid: int) -> None:
+        """``pid`` is that of the process, and of its session."""
+        self.rank = rank
+        self.spool = spool
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        """Give the exit code once it is gone; what it left behind is killed then."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """SIGKILL it and what it started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def tail(self) -> str:
+        """Give the last lines that it wrote."""
+        with self.spool.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
+            lines = stream.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-_TAIL_LINES:])
+
+
+class Child(Trainee):
+    """A process that was started cold. Start it from a thread that lives as long as the worker."""
 
     def __init__(
         self,
@@ -80,9 +119,7 @@ class Child:
         environment: Mapping[str, str],
         spool: Path,
     ) -> None:
-        """Start it in a session of its own, both output streams appended to ``spool``."""
-        self.rank = rank
-        self.spool = spool
+        """Start it, both output streams appended to ``spool``."""
         shim = [sys.executable, "-I", "-S", attempt_worker_exec.__file__, str(os.getpid())]
         with spool.open("ab") as output:
             self._process = subprocess.Popen(
@@ -94,38 +131,22 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        super().__init__(rank=rank, spool=spool, pid=self._process.pid)
         with suppress(ProcessLookupError, PermissionError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICE)
-
-    @property
-    def pid(self) -> int:
-        """Its process id, and that of its session."""
-        return self._process.pid
+            os.setpriority(os.PRIO_PROCESS, self.pid, _NICE)
 
     def poll(self) -> int | None:
         """Give the exit code once it is gone; what it left behind is killed then."""
         code = self._process.poll()
         if code is not None:
-            self._kill_group()
+            super().kill()
         return code
 
     def kill(self) -> None:
         """SIGKILL it and what it started."""
-        self._kill_group()
+        super().kill()
         with suppress(ProcessLookupError):
             self._process.kill()
-
-    def tail(self) -> str:
-        """Give the last lines that it wrote."""
-        with self.spool.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
-            lines = stream.read().decode(errors="replace").splitlines()
-        return "\n".join(lines[-_TAIL_LINES:])
-
-    def _kill_group(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def python_command(script: str, *, args: tuple[str, ...]) -> list[str]:

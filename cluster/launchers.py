@@ -20,6 +20,9 @@ class WorkerLauncher(Protocol):
     def start(self, orders: Sequence[WorkerOrder], *, addresses: Sequence[str]) -> None:
         """Start a worker per order on the node of that address; idempotent by attempt id."""
 
+    def stand_by(self, address: str) -> None:
+        """Keep a process with its imports done ready on the node, where that can be; idempotent."""
+
     def end(self, attempt_id: str) -> None:
         """Kill what is left of an attempt's workers; idempotent, also for an unknown id."""
 
@@ -43,6 +46,9 @@ class ProcessLauncher:
         attempt_id = orders[0].attempt_id
         if attempt_id not in self.processes:
             self.processes[attempt_id] = [self._spawn(order) for order in orders]
+
+    def stand_by(self, address: str) -> None:
+        """Nothing stands ready here: a test that wants it keeps its own."""
 
     def end(self, attempt_id: str) -> None:
         """Kill them; their children die with them."""

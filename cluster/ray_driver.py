@@ -221,7 +221,10 @@ class RayDriver:
         if monotonic_us() - self._polled_us < _POLL_US:
             return
         self._polled_us = monotonic_us()
+        looked_us = now_us()
         for notice in self._provider.poll():
+            if isinstance(notice, NodeLost) and not notice.noticed:
+                self._gangs.first_sign(notice.node_id, at_us=min(looked_us, notice.at_us))
             self._store.post(notice)
             self._count(notice)
             self._reflex(notice)
@@ -247,6 +250,8 @@ class RayDriver:
             self._gangs.hurry_beside(notice.node_id, flavor=flavor)
         elif isinstance(notice, NodeLost | NodeReleased):
             self._gangs.node_lost(notice.node_id)
+        elif isinstance(notice, NodeJoined):
+            self._gangs.node_joined(notice.address)
 
 
 def over_id(attempt_id: str) -> str:

@@ -29,6 +29,7 @@ from cluster.worker_wire import (
     Drain,
     Exited,
     FromAgent,
+    FromWorker,
     Go,
     Hello,
     Hurry,
@@ -160,6 +161,16 @@ class Gangs:
                 gang.risk = risk
                 self._tell_all(gang, Advise(risk=risk))
 
+    def node_joined(self, address: str) -> None:
+        """Make the node ready for an attempt that may start there."""
+        self._launcher.stand_by(address)
+
+    def first_sign(self, node_id: str, *, at_us: int) -> None:
+        """Take that the node was found dead at ``at_us``, before its end is told."""
+        for gang in self._on(node_id):
+            if set(gang.left()) <= set(self._talker.connected(gang.attempt.attempt_id)):
+                self._first_sign(gang, at_us=at_us)
+
     def node_lost(self, node_id: str) -> None:
         """Take that nothing runs on the node any more."""
         for gang in self._on(node_id):
@@ -189,11 +200,14 @@ class Gangs:
         if gang is None:
             self._talker.send(heard.attempt_id, heard.index, message=Bye())
             return
-        if heard.message is None:
-            self._broke_off(gang, heard.index)  # back within the silence limit, or lost
-            return
-        gang.heard_us[heard.index] = self._clock_us
-        match heard.message:
+        if heard.message is not None:
+            gang.heard_us[heard.index] = self._clock_us
+            self._take(gang, heard, heard.message)
+        elif heard.index in gang.left():  # back within the silence limit, or lost
+            self._first_sign(gang, at_us=now_us())
+
+    def _take(self, gang: Gang, heard: Heard, message: FromWorker) -> None:
+        match message:
             case Hello() as hello:
                 self._greet(gang, hello)
             case Said() as said:
@@ -268,14 +282,11 @@ class Gangs:
         first = hellos[0]
         self._tell_all(gang, Go(host=first.host, port=first.master_port))
 
-    def _broke_off(self, gang: Gang, index: int) -> None:
-        if index in gang.left() and gang.facts.verdict is None:
-            attempt_id, at_us = gang.attempt.attempt_id, now_us()
-            self._store.post(
-                WorkerSilent(
-                    id=f"silent|{attempt_id}|{index}|{at_us}", at_us=at_us, attempt_id=attempt_id
-                )
-            )
+    def _first_sign(self, gang: Gang, *, at_us: int) -> None:
+        attempt_id = gang.attempt.attempt_id
+        if gang.facts.verdict is None:
+            notice_id = f"silent|{attempt_id}|{at_us}"
+            self._store.post(WorkerSilent(id=notice_id, at_us=at_us, attempt_id=attempt_id))
 
     def _exited(self, gang: Gang, ended: Exited) -> None:
         if ended.rank in gang.facts.ended:

@@ -7,15 +7,19 @@ group are detached and named by the attempt, so that they survive the agent and 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from cluster.attempt_worker import run_in_thread
+from cluster.attempt_worker import run_in_thread, scratch_folder
+from cluster.attempt_worker_child import general_environment
 from cluster.launchers import Failed
+from cluster.standby_keeper import StandbyKeeper
 from cluster.worker_wire import WorkerOrder
 from jobs.codec import decode, encode
+from jobs.spec import JobSpec
 
 NAMESPACE = "lowtide"
 _PREFIX = "attempt:"
@@ -33,6 +37,23 @@ class WorkerActor:
         self._thread = run_in_thread(replace(mine, host=host), done=lambda: None)
 
 
+def warm() -> None:
+    """Leave a process on the node that has imported an attempt worker."""
+
+
+class StandbyActor:
+    """Keeps a process ready on its node; it ends with the agent, what was taken lives on."""
+
+    def __init__(self) -> None:
+        """Nothing stands ready before it is known for what."""
+        self._keeper = StandbyKeeper(scratch_folder())
+
+    def want(self, spec: bytes) -> None:
+        """Keep one for jobs like this one."""
+        wanted: JobSpec = decode(spec, into=JobSpec)
+        self._keeper.want(general_environment(wanted, inherited=os.environ))
+
+
 class RayLauncher:
     """Starts gangs in the Ray cluster at ``address``."""
 
@@ -42,12 +63,18 @@ class RayLauncher:
         self._driver_ip = driver_ip
         self._failed = failed
         self._ended: set[str] = set()
+        self._wanted: bytes | None = None  # the spec that ran last: the next one may be like it
+        self._standbys: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="ray")
         self._joined = self._pool.submit(self._join)
 
     def start(self, orders: Sequence[WorkerOrder], *, addresses: Sequence[str]) -> None:
         """Create the group and its actors in the background."""
         self._pool.submit(self._start, list(orders), list(addresses))
+
+    def stand_by(self, address: str) -> None:
+        """Start what keeps a process ready on the node, in the background."""
+        self._pool.submit(self._stand_by, address)
 
     def end(self, attempt_id: str) -> None:
         """Kill actors and group in the background."""
@@ -83,10 +110,30 @@ class RayLauncher:
             group = self._group(ray, orders, addresses)
             for order in orders:
                 _actor(ray, order, group)
+            self._want(orders[0].spec)
             if attempt_id in self._ended:
                 self._end(attempt_id)  # it was ended while we were starting it
         except Exception as error:  # noqa: BLE001 - Ray's boundary: whatever it is, say it
             self._failed(attempt_id, f"Ray could not start the workers: {error}")
+
+    def _stand_by(self, address: str) -> None:
+        if address not in self._standbys:
+            ray = self._joined.result()
+            strategies = importlib.import_module("ray.util.scheduling_strategies")
+            there = strategies.NodeAffinitySchedulingStrategy(node_id=address, soft=False)
+            actor = ray.remote(StandbyActor).options(num_cpus=0, scheduling_strategy=there)
+            self._standbys[address] = actor.remote()
+            # Its process waits for the next attempt: its worker then need not boot.
+            ray.remote(warm).options(num_cpus=0, scheduling_strategy=there).remote()
+        if self._wanted is not None:
+            self._standbys[address].want.remote(self._wanted)
+
+    def _want(self, spec: JobSpec) -> None:
+        wanted = encode(spec)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            for standby in list(self._standbys.values()):
+                standby.want.remote(wanted)
 
     def _group(self, ray: Any, orders: list[WorkerOrder], addresses: list[str]) -> Any:  # noqa: ANN401
         name = f"{_PREFIX}{orders[0].attempt_id}"

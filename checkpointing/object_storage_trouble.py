@@ -21,6 +21,8 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
     SSLError,
+    SSOError,
+    TokenRetrievalError,
 )
 from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
@@ -150,6 +152,8 @@ def _unanswered(error: Exception) -> Kind:
     match error:
         case NoCredentialsError() | PartialCredentialsError() | CredentialRetrievalError():
             return Kind.CREDENTIALS
+        case SSOError() | TokenRetrievalError():
+            return Kind.CREDENTIALS  # a log-in that has run out
         case ssl.SSLCertVerificationError():
             return Kind.BROKEN  # a certificate does not get better
         case SSLError() if _CERTIFICATE in str(error):

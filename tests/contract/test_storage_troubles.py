@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import (
+    CredentialRetrievalError,
+    NoRegionError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
 
 from benchmarks.null_s3 import null_s3
 from checkpointing.errors import MissingObject, StorageError
 from checkpointing.object_storage import ObjectStorage
 from checkpointing.object_storage_patience import Patience, Tries
+from checkpointing.object_storage_trouble import Kind, Refused, trouble_of
 from checkpointing.storage import keeps_conditions
 from tests.scripted_s3 import Say, ScriptedS3, scripted_s3
 
@@ -268,6 +275,23 @@ def test_credentials_that_cannot_be_read_are_told(
     with pytest.raises(StorageError, match="ExpiredToken") as caught:
         storage.put("k", b"x")
     assert caught.value.code == "storage-credentials"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (UnauthorizedSSOTokenError(), Kind.CREDENTIALS),
+        (TokenRetrievalError(provider="p", error_msg="gone"), Kind.CREDENTIALS),
+        (CredentialRetrievalError(provider="p", error_msg="gone"), Kind.CREDENTIALS),
+        (Refused(507, code="OutOfSpace"), Kind.BUSY),
+        (Refused(418, code="Teapot"), Kind.REFUSED),
+        (Refused(404, code="NoSuchBucket"), Kind.BUCKET),
+        (NoRegionError(), Kind.BROKEN),
+    ],
+)
+def test_every_failure_has_its_kind(error: Exception, kind: Kind) -> None:
+    """What the other tests do not meet: log-ins, odd statuses, words that beat a status."""
+    assert trouble_of(error).kind is kind
 
 
 def test_a_refusal_in_mid_upload_is_heard(server: ScriptedS3, storage: ObjectStorage) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -328,6 +330,20 @@ def test_connections_are_reused(server: ScriptedS3, storage: ObjectStorage) -> N
         server.will(FETCHED)
         assert fetched(storage) == BODY
     assert {asked.connection for asked in server.asked} == {1}
+
+
+def test_after_trouble_no_idle_connection_is_trusted(
+    server: ScriptedS3, storage: ObjectStorage
+) -> None:
+    """Two connections are idle, one meets trouble: the other may be dead the same way."""
+    gate = threading.Barrier(2)
+    meet = Say(action=lambda: gate.wait(10))
+    server.will(meet, meet)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda key: storage.put(key, b"x"), ("a", "b")))
+    server.will(Say(503, "SlowDown"))
+    storage.put("c", b"x")
+    assert [asked.connection in {1, 2} for asked in server.asked[2:]] == [True, False]
 
 
 def test_no_signer_reads_a_body(server: ScriptedS3, storage: ObjectStorage) -> None:

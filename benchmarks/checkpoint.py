@@ -25,7 +25,7 @@ from benchmarks.checkpoint_table import render
 
 DOCS: Final = Path("docs/benchmarks/checkpoint.md")
 _LIMIT_S: Final = 600.0
-_SMALLER: Final = 3  # rows that move bytes through a store again and again take a third
+_SMALLER: Final = 3  # rows that send bytes to a store again and again take a third
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def _save(size: _Size) -> Any:  # noqa: ANN401
 def _load(size: _Size) -> Any:  # noqa: ANN401
     from benchmarks.checkpoint_save import load
 
-    return load(gb=size.gb / _SMALLER, repeats=size.repeats, folder=size.disk)
+    return load(gb=size.gb, repeats=size.repeats, folder=size.disk)
 
 
 def _interference(size: _Size) -> Any:  # noqa: ANN401

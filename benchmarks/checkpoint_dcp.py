@@ -82,9 +82,6 @@ def start_save(training: Training, writer: Any, *, stager: Any = None) -> tuple[
     return stall_s, getattr(future, "upload_completion", future)
 
 
-def load(training: Training, reader: Any) -> float:  # noqa: ANN401
-    """Load in place, into the training's own tensors; return the seconds."""
-    state = training.state_dict()
-    began = perf_counter()
-    dcp_load(state, storage_reader=reader, no_dist=True)
-    return perf_counter() - began
+def load(training: Training, reader: Any) -> None:  # noqa: ANN401
+    """Load in place, into the training's own tensors."""
+    dcp_load(training.state_dict(), storage_reader=reader, no_dist=True)

@@ -1,8 +1,8 @@
 """A whole save to a real S3 server, and a load from it, beside the same bytes by plain socket.
 
 The server is seaweedfs from its wheel, on this machine's disk. A save ends when a reader would find
-it; a load when the parameters hold it. All peers get four requests or files in flight where they
-can be told. Only ours verifies what it loads.
+it; a load when the parameters hold it, and begins before the client is set up. All peers get four
+requests or files in flight where they can be told. Only ours verifies what it loads.
 """
 
 from __future__ import annotations
@@ -190,7 +190,8 @@ def _load_connector(bench: _Bench) -> Contender:
     def once() -> float:
         from benchmarks import checkpoint_dcp as dcp
 
-        return dcp.load(bench.training, dcp.connector_reader(bench.uri("dcp-connector")))
+        uri = bench.uri("dcp-connector")
+        return timed(lambda: dcp.load(bench.training, dcp.connector_reader(uri)))
 
     how = "dcp.load in place, its optimized reader; nothing verified"
     return Contender("DCP + S3StorageReader", once, how)
@@ -202,7 +203,8 @@ def _load_fsspec(bench: _Bench) -> Contender:
     def once() -> float:
         from benchmarks import checkpoint_dcp as dcp
 
-        return dcp.load(bench.training, dcp.fsspec_reader(bench.uri("dcp-fsspec")))
+        uri = bench.uri("dcp-fsspec")
+        return timed(lambda: dcp.load(bench.training, dcp.fsspec_reader(uri)))
 
     return Contender("DCP fsspec", once, "dcp.load in place; nothing verified")
 
@@ -214,6 +216,7 @@ def _load_torch(bench: _Bench) -> Contender:
     client.upload_file(str(local), bench.server.bucket, local.name, Config=transfer())
 
     def download_and_load() -> None:
+        client = boto3.client("s3")
         client.download_file(bench.server.bucket, local.name, str(local), Config=transfer())
         state = torch.load(local, weights_only=True)
         bench.training.model.load_state_dict(state["model"])

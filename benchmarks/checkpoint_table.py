@@ -45,7 +45,8 @@ def _circumstances(figures: Mapping[str, Any]) -> Iterator[str]:
     yield f"- Command: `{figures['command']}`, {figures['date']}, {figures['took_s']:.0f} s"
     yield f"- Machine: {machine['cores']} cores, {machine['memory_gb']} GB, {gpu}"
     yield f"- torch {machine['torch']}; load average at the start {machine['load_at_start']}"
-    yield f"- State: {figures['gb']:g} GB (a third of it in the rows that go through a store)"
+    yield f"- State: {figures['gb']:g} GB; a third of it in the rows `put`, `get`, `save` and"
+    yield "  `interference`, which send it again and again"
     yield f"- {figures['repeats']} rounds after a warm-up"
 
 

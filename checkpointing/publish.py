@@ -112,6 +112,7 @@ class Publisher:
                 self._unsettled = snapshot.step, names
                 key = self._hand_in(manifest, data, draft=draft, prefix=prefix)
                 return Published(snapshot.step, now_us(), manifest.length, new_bytes, key)
+            self._storage.delete(draft)  # it names chunks that a sweep takes; the next one does not
         raise _swept_away()
 
     def _hand_in(self, manifest: Manifest, data: bytes, *, draft: str, prefix: str) -> str:

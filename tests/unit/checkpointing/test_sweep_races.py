@@ -207,8 +207,11 @@ def test_two_sweeps_and_two_saves_at_random(garbage: MemoryStorage) -> None:
     assert turned_away
 
 
-def test_what_was_sent_is_sent_again_only_if_a_sweep_took_it() -> None:
-    """A save that failed leaves its chunks for the next one; what is swept meanwhile is noticed."""
+@pytest.mark.parametrize(("swept", "sent"), [(False, 0), (True, 6)])
+def test_what_a_failed_save_sent_is_sent_again_only_if_a_sweep_took_it(
+    swept: bool, sent: int
+) -> None:
+    """Its chunks are there for the next save; a sweep that is long over is noticed as well."""
     tried = []
 
     class Moody(MemoryStorage):
@@ -223,11 +226,57 @@ def test_what_was_sent_is_sent_again_only_if_a_sweep_took_it() -> None:
     with pytest.raises(StorageError, match="down"):
         save(storage, [b"one", b"two"], publisher=publisher)
     storage.delete(storage.list("jobs/a/manifests/")[0].key)
-    assert save(storage, [b"one", b"two"], step=2, publisher=publisher).new_bytes == 0
-    save(storage, [b"three"], step=3, publisher=publisher)
-    sweep(storage, job="a")
-    assert save(storage, [b"one"], step=4, publisher=publisher).new_bytes == 3
+    if swept:
+        assert len(sweep(storage, job="a").deleted) == 2
+    assert save(storage, [b"one", b"two"], step=2, publisher=publisher).new_bytes == sent
     assert not lost_chunks(storage, "a")
+
+
+def test_a_sweep_that_runs_out_of_time_leaves_no_manifest_without_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Manifests go first: whoever pins one that is there finds its chunks there too."""
+    base, parent = _family()
+    looks = itertools.count()
+    monkeypatch.setattr(retirement, "_BATCH", 1)
+    monkeypatch.setattr(retirement, "monotonic_us", lambda: 0 if next(looks) < 2 else 2**62)
+    assert len(sweep(base, job="parent").deleted) == 1
+    assert not base.exists(parent.manifest)
+    assert base.exists(chunk_key(blake3_hex(b"trunk")))
+    monkeypatch.undo()
+    assert len(sweep(base, job="parent").deleted) == 1
+    assert not base.exists(chunk_key(blake3_hex(b"trunk")))
+
+
+def test_a_gang_saves_while_others_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rank vouches for its own part: rank 0 never commits a part that lost a chunk."""
+    monkeypatch.setattr(publish, "_POLL_S", 0)
+    base = MemoryStorage()
+    save(base, [b"of b"], job="b")
+    for content in (b"again", b"again 1"):
+        base.put(chunk_key(blake3_hex(content)), content)
+
+    def rank(number: int, content: bytes) -> Callable[[MemoryStorage], Published]:
+        def act(storage: MemoryStorage) -> Published:
+            me = Identity("a", "a-1", 1, 7, number, world_size=2)
+            publisher = Publisher(storage, log=CommitLog(storage, job_id="a"), identity=me)
+            return save(storage, [content], publisher=publisher)
+
+        return act
+
+    rng = random.Random(7)
+    copies = set()
+    for _ in range(250):
+        storage = copied(base)
+        results = once([rank(0, b"again"), rank(1, b"again 1"), sweep], storage, rng.choice)
+        assert isinstance(results[0], Published), results
+        top = manifest_of(storage, "a")
+        part = read_document(storage, top.parts[0].key, blake3=top.parts[0].blake3)
+        chunks = (*top.chunks, *part.chunks)
+        assert all(storage.exists(chunk_key(chunk.name)) for chunk in chunks)
+        assert not storage.list("jobs/a/intents/")
+        copies.add(part.chunks[0].copy)
+    assert copies == {0, 1}, "rank 1 never met the sweep: the test proves nothing"
 
 
 def test_a_dead_sweep_is_in_nobodys_way_for_long(garbage: MemoryStorage) -> None:

@@ -129,12 +129,13 @@ def make(
     *callbacks: Callback,
     plateau: bool = False,
     workers: int = 0,
+    keep: int = 3,
     **changes: Any,
 ) -> tuple[Trainer, Module, Data]:
     """A trainer, a module and data; `folder` None: without us."""
     torch.manual_seed(0)
     if folder is not None:
-        mine = LowtideCallback(save_to=str(folder), save_every_s=1e-6)
+        mine = LowtideCallback(save_to=str(folder), save_every_s=1e-6, keep=keep)
         callbacks = (mine, *callbacks)
     arguments = {
         "accelerator": "cpu",

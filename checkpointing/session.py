@@ -26,6 +26,7 @@ from checkpointing.environment import Environment, new_nonce, process_id, read_e
 from checkpointing.errors import CheckpointError
 from checkpointing.gang import Gang, current_gang
 from checkpointing.identity import Identity
+from checkpointing.prefetch import prefetched
 from checkpointing.provenance import collect
 from checkpointing.retention import Retention
 from checkpointing.saver import Saver, Stats
@@ -158,7 +159,10 @@ class Session:
         subjects = Subjects(self._objects)
         gang = current_gang()
         uri = environment.checkpoint_uri or (None if environment.managed else self._save_to)
-        archive = None if uri is None else _archive(open_storage(uri), environment, gang)
+        archive = None
+        if uri is not None:
+            storage = prefetched(open_storage(uri), environment.prefetched)
+            archive = _archive(storage, environment, gang)
         saver = None
         if archive is not None:
             uploader = _uploader(archive, environment, uri=uri or "", retention=self._retention)

@@ -28,6 +28,7 @@ from cluster.attempt_worker_code import unpack_code
 from cluster.attempt_worker_control import ControlServer
 from cluster.attempt_worker_link import AgentLink
 from cluster.attempt_worker_news import Reporter
+from cluster.attempt_worker_prefetch import begin_prefetch
 from cluster.attempt_worker_standby import take_standby
 from cluster.worker_wire import (
     Advise,
@@ -66,6 +67,7 @@ class AttemptWorker:
         self._over = False
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
+        self._prefetch = begin_prefetch(order, scratch=scratch)
         self._rendezvous, hello = _meeting_place(order)
         address = (order.agent_host, order.agent_port)
         self._link = AgentLink(address, hello=hello, heard=self._inbox.put)
@@ -86,6 +88,8 @@ class AttemptWorker:
             self._flush()
         finally:
             self._kill()
+            if self._prefetch is not None:
+                self._prefetch.close()
             self._control.close()
             self._link.close()
             for used in (self._folder, self._sockets):
@@ -133,6 +137,8 @@ class AttemptWorker:
                 folder=folder,
                 inherited=os.environ,
             )
+            if self._prefetch is not None:
+                environment["LOWTIDE_PREFETCHED"] = str(self._prefetch.folder_of(rank))
             spool = self._folder / f"{rank}.log"
             self._children[rank] = self._child(rank, folder, environment, spool)
             self._link.follow(rank, spool=spool)

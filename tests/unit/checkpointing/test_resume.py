@@ -379,9 +379,11 @@ def test_retention_deletes_exactly_the_rest(tmp_path: Path) -> None:
         train(tmp_path, steps=steps)
     storage = FileStorage(tmp_path)
     archive = open_archive(storage, Identity("local", "", 99, 1))
-    before = len(stored(tmp_path))
+    before = set(stored(tmp_path))
     doomed = Retirement(archive, policy=Retention(last=2), grace_us=-1).sweep()
-    assert before - len(stored(tmp_path)) == len(doomed.deleted) > 0
+    gone = before - set(stored(tmp_path))
+    assert gone == {tmp_path / item.key for item in doomed.deleted}
+    assert gone
     assert len(list(tmp_path.glob("jobs/local/manifests/*"))) == 2
     assert restored_step(tmp_path) == 25
     again = Retirement(archive, policy=Retention(last=2), grace_us=-1).sweep()
@@ -393,4 +395,7 @@ def test_a_young_chunk_is_never_swept(tmp_path: Path) -> None:
     for steps in (5, 10, 15):
         train(tmp_path, steps=steps)
     archive = open_archive(FileStorage(tmp_path), Identity("local", "", 99, 1))
-    assert Retirement(archive, policy=Retention(last=1)).plan().deleted == ()
+    before = sorted(tmp_path.glob("chunks/*/*"))
+    report = Retirement(archive, policy=Retention(last=1)).sweep()
+    assert sorted(tmp_path.glob("chunks/*/*")) == before
+    assert report.waiting

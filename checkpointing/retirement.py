@@ -11,7 +11,7 @@ A sweep costs two listings of `jobs/`, one of `chunks/`, and the manifests not s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -134,8 +134,8 @@ class Retirement:
         seq = self._sweeps.begin(doomed.keys(), nonce=f"{new_nonce():015x}")
         if seq is None:
             return replace(report, refused=(*report.refused, "Another sweep is at work here."))
-        again = self._plan(chunks)
-        sure = [item for key, item in doomed.items() if key in again.doomed]
+        again = self._plan(chunks, within=doomed.keys())
+        sure = [item for key, item in again.doomed.items() if key in doomed]
         documents = [item for item in sure if not item.key.startswith(CHUNKS)]
         rest = [item for item in sure if item.key.startswith(CHUNKS)]
         deleted = self._delete_all((documents, rest), until_us, lambda n: tell(n, len(sure)))
@@ -161,15 +161,19 @@ class Retirement:
                     tell(len(deleted))
         return deleted
 
-    def _plan(self, chunks: Sequence[StoredObject]) -> _Plan:
-        """Say what may go by now."""
+    def _plan(
+        self, chunks: Sequence[StoredObject], *, within: Collection[str] | None = None
+    ) -> _Plan:
+        """Say what may go by now; of what was announced, if that is given.
+
+        A manifest that was not announced stays, retired by now or not, and so do its chunks.
+        """
         home = self._home
-        listing = home.storage.list(JOBS)
-        history = home.log.history()
+        history = home.log.history()  # first: the manifest of each of its commits is listed then
         if history.epoch > home.identity.epoch:
             return _Plan(refused=("A newer attempt of the job has taken over: it sweeps.",))
         found = take_inventory(
-            listing,
+            home.storage.list(JOBS),
             history=history,
             job_id=home.identity.job_id,
             policy=self._policy,
@@ -183,7 +187,7 @@ class Retirement:
         if refused:
             return _Plan(refused=tuple(refused), records=records)
         going = found.going(self._needs, orphan_us=self._orphan_us, grace_us=self._grace_us)
-        doomed = {item.key: item for item in going}
+        doomed = {item.key: item for item in going if within is None or item.key in within}
         if home.conditional or not found.others:
             loose = self._loose(chunks, found, doomed)
             old = garbage(loose, now_us=now_us(), grace_us=self._grace_us)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 from typing_extensions import Buffer
@@ -17,7 +17,7 @@ from checkpointing.documents import read_document
 from checkpointing.errors import CheckpointError, StorageError
 from checkpointing.hashing import blake3_hex
 from checkpointing.identity import Identity
-from checkpointing.keys import chunk_key, sweep_key
+from checkpointing.keys import chunk_key, hash_of, sweep_key
 from checkpointing.manifest import Manifest
 from checkpointing.memory_storage import MemoryStorage
 from checkpointing.publish import Published, Publisher
@@ -335,3 +335,22 @@ def test_sweeps_leave_no_records_behind(garbage: MemoryStorage) -> None:
         sweep(garbage)
     seqs = [sweep_key(2), sweep_key(2, done=True), sweep_key(3), sweep_key(3, done=True)]
     assert [item.key for item in garbage.list("sweeps/")] == sorted(seqs)
+
+
+def test_a_manifest_that_stays_keeps_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Committed and superseded between a sweep's two looks: it stays this time, and whole."""
+    storage = MemoryStorage()
+    save(storage, [b"x"], step=1)
+    begin = SweepLog.begin
+
+    def meanwhile(self: SweepLog, doomed: Collection[str], *, nonce: str) -> int | None:
+        save(storage, [b"x"], step=2)
+        save(storage, [b"y"], step=3)
+        return begin(self, doomed, nonce=nonce)
+
+    save(storage, [b"w"], step=1)
+    monkeypatch.setattr(SweepLog, "begin", meanwhile)
+    sweep(storage, job="a")
+    for item in storage.list("jobs/a/manifests/"):
+        manifest = read_document(storage, item.key, blake3=hash_of(item.key))
+        assert all(storage.exists(chunk_key(chunk.name)) for chunk in manifest.chunks), item.key

@@ -31,7 +31,7 @@ from tests.faults import (
     Hold,
     Refuse,
     Request,
-    Rule,
+    Script,
 )
 from tests.http_stream import (
     Head,
@@ -63,7 +63,7 @@ class FaultProxy:
         self.upstream: Final = (parts.hostname, parts.port)
         self._changed = threading.Condition()
         self._requests: list[Request] = []
-        self._rules: list[Rule] = []
+        self._rules: list[Script] = []
         self._open: set[socket.socket] = set()
         self._server = _Server((HOST, 0), _Handler)
         self._server.proxy = self
@@ -81,7 +81,7 @@ class FaultProxy:
         with self._changed:
             return tuple(self._requests)
 
-    def script(self, *rules: Rule) -> None:
+    def script(self, *rules: Script) -> None:
         """Begin a script: forget the recorded requests; of the rules, the first that fits wins."""
         with self._changed:
             self._requests, self._rules = [], list(rules)

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,17 @@ class Hold:
 Fault: TypeAlias = (
     Before | After | Refuse | HalfRequest | HalfResponse | Flip | Duplicate | Delay | Hold
 )
+
+
+class Script(Protocol):
+    """Chooses the requests that go wrong. Asked once for each request, in order."""
+
+    @property
+    def fault(self) -> Fault:
+        """How they go wrong."""
+
+    def takes(self, request: Request) -> bool:
+        """Whether `request` does."""
 
 
 @dataclass(slots=True)

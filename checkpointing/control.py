@@ -31,6 +31,15 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """First line of a rank's uploader: open as long as that works; a commit may follow."""
+
+    kind: ClassVar[str] = "beside"
+    rank: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A session begins: whatever the script imports and builds before it is done."""
 
@@ -168,6 +177,7 @@ class Hurry:
 
 ChildMessage: TypeAlias = (
     Hello
+    | Beside
     | Opened
     | Restoring
     | Restored
@@ -186,6 +196,7 @@ _KINDS: Final[Mapping[str, type[Message]]] = {
     message.kind: message
     for message in (
         Hello,
+        Beside,
         Opened,
         Restoring,
         Restored,

@@ -17,7 +17,9 @@ from typing import Final
 from checkpointing.clock import pause
 from checkpointing.depot import Depot, DepotOrder, open_depot
 from checkpointing.errors import CheckpointError
+from checkpointing.publish import Published
 from checkpointing.uploader import Outcome, publish_outcome
+from checkpointing.uploader_report import WorkerReport
 from checkpointing.uploader_wire import Channel, Message, order_from, outcome_json, snapshot_from
 
 ORPHAN_S: Final = 120.0
@@ -36,6 +38,8 @@ class UploaderProcess:
         self._parent = parent
         self._depot: Depot | None = None
         self._memory = memoryview(b"")
+        self.newest: tuple[Published, int] | None = None
+        """What was saved last, and the instant of its snapshot (microseconds UTC)."""
 
     def serve(self) -> None:
         """Take frames, in order; return when the training is gone and nothing is left to do."""
@@ -84,7 +88,11 @@ class UploaderProcess:
             depot = self._opened()
         except CheckpointError as error:
             return Outcome(message["step"], error=error)
-        return publish_outcome(depot, snapshot_from(message, self._memory))
+        snapshot = snapshot_from(message, self._memory)
+        outcome = publish_outcome(depot, snapshot)
+        if outcome.published is not None:
+            self.newest = (outcome.published, snapshot.at_us)
+        return outcome
 
     def _tell(self, outcome: Outcome) -> None:
         with suppress(OSError):  # the training is gone: its successor finds the commit
@@ -101,10 +109,14 @@ def main(descriptor: int, parent: int) -> None:
     with suppress(OSError):
         os.nice(_NICE)
     threading.Thread(target=_end_as_orphan, args=(parent,), daemon=True).start()
+    report = WorkerReport()
     channel = Channel(socket.socket(fileno=descriptor))
     first = channel.receive()
     if first is not None:
-        UploaderProcess(channel, order=order_from(first[0]), parent=parent).serve()
+        process = UploaderProcess(channel, order=order_from(first[0]), parent=parent)
+        process.serve()
+        if process.newest is not None:  # the training may not have lived to tell
+            report.committed(process.newest[0], snapshot_us=process.newest[1])
 
 
 def _end_as_orphan(parent: int) -> None:

@@ -46,6 +46,7 @@ from jobs.errors import LowtideError
 
 _TICK_S = 0.05
 _LAST_WORDS_S = 1.0  # for what a dead child said to be heard
+_UPLOAD_US = 10_000_000  # for the uploader of a dead child to finish its last snapshot
 _FLUSH_US = 5_000_000  # for the output to reach the agent after the end
 _SOCKET_PATH = 90
 
@@ -64,7 +65,8 @@ class AttemptWorker:
         self._inbox: queue.Queue[FromAgent] = queue.Queue()
         self._children: dict[int, Trainee] = {}
         self._deadline_us = 0
-        self._over = False
+        self._over = self._stopped = False
+        self._dead_us: dict[int, int] = {}  # when a rank's child was found dead
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._prefetch = begin_prefetch(order, scratch=scratch)
@@ -120,6 +122,7 @@ class AttemptWorker:
             case Hurry():
                 self._control.tell(control.Hurry(now_us()))
             case Stop():
+                self._stopped = True
                 self._kill()
             case Bye():
                 self._over = True
@@ -168,9 +171,16 @@ class AttemptWorker:
             if child.rank in self._reporter.ended:
                 continue
             code = child.poll()
-            if code is not None:
+            if code is not None and not self._waits_for_upload(child.rank):
                 self._control.finish(child.rank, timeout_s=_LAST_WORDS_S)
                 self._reporter.exited(child.rank, code=code, tail=child.tail())
+
+    def _waits_for_upload(self, rank: int) -> bool:
+        """Whether a dead child's last snapshot is still on its way, and there is time for it."""
+        until_us = self._dead_us.setdefault(rank, monotonic_us()) + _UPLOAD_US
+        drained = bool(self._deadline_us) and now_us() >= self._deadline_us
+        in_time = monotonic_us() < until_us and not drained and not self._stopped
+        return in_time and self._control.uploads(rank)
 
     def _kill(self) -> None:
         for child in self._children.values():

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from checkpointing.control import (
+    Beside,
     ControlError,
     Hello,
     Message,
@@ -32,6 +33,7 @@ class ControlServer:
         self._standing: list[WorkerMessage] = []
         self._links: dict[int, socket.socket] = {}
         self._readers: dict[int, threading.Thread] = {}
+        self._beside: dict[int, list[threading.Thread]] = {}  # of uploaders, by rank
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -52,6 +54,11 @@ class ControlServer:
         reader = self._readers.get(rank)
         if reader is not None:
             reader.join(timeout_s)
+
+    def uploads(self, rank: int) -> bool:
+        """Whether an uploader of the rank is still at work."""
+        with self._lock:
+            return any(reader.is_alive() for reader in self._beside.get(rank, ()))
 
     def close(self) -> None:
         """Hang up."""
@@ -81,6 +88,10 @@ class ControlServer:
             return rank  # a newer child may say things that we do not know
         if isinstance(message, Hello):
             self._greet(message.rank, link)
+            return message.rank
+        if isinstance(message, Beside):
+            with self._lock:
+                self._beside.setdefault(message.rank, []).append(threading.current_thread())
             return message.rank
         if rank >= 0:
             self._heard(rank, message)

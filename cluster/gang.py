@@ -67,6 +67,7 @@ class Gang:
     patience_us: int  # until when all workers must have said hello
     heard_us: dict[int, int] = field(default_factory=dict)  # by worker index, once it said hello
     failed_us: int = 0  # when a rank first failed
+    signed: bool = False  # the first sign of its death was told
     ending_us: int = 0  # when the verdict was found
     risk: Risk | None = None  # what its workers were told last of evictions and price
 

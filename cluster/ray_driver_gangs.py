@@ -168,8 +168,7 @@ class Gangs:
     def first_sign(self, node_id: str, *, at_us: int) -> None:
         """Take that the node was found dead at ``at_us``, before its end is told."""
         for gang in self._on(node_id):
-            if set(gang.left()) <= set(self._talker.connected(gang.attempt.attempt_id)):
-                self._first_sign(gang, at_us=at_us)
+            self._first_sign(gang, at_us=at_us)
 
     def node_lost(self, node_id: str) -> None:
         """Take that nothing runs on the node any more."""
@@ -202,6 +201,7 @@ class Gangs:
             return
         if heard.message is not None:
             gang.heard_us[heard.index] = self._clock_us
+            gang.signed = gang.signed and not isinstance(heard.message, Hello)  # it is back
             self._take(gang, heard, heard.message)
         elif heard.index in gang.left():  # back within the silence limit, or lost
             self._first_sign(gang, at_us=now_us())
@@ -284,7 +284,8 @@ class Gangs:
 
     def _first_sign(self, gang: Gang, *, at_us: int) -> None:
         attempt_id = gang.attempt.attempt_id
-        if gang.facts.verdict is None:
+        if gang.facts.verdict is None and not gang.signed:
+            gang.signed = True
             notice_id = f"silent|{attempt_id}|{at_us}"
             self._store.post(WorkerSilent(id=notice_id, at_us=at_us, attempt_id=attempt_id))
 

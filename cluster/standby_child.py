@@ -29,6 +29,7 @@ from typing import Any
 
 _IMPORTED = (
     "torch",
+    "torch._dynamo",  # every optimizer imports it when it is made: 1.5 s of a core
     "checkpointing.object_storage",
     "checkpointing.session",
 )

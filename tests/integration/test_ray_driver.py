@@ -20,7 +20,15 @@ from cluster.agent_state import AgentStore
 from cluster.flavors import Flavor
 from cluster.intents import DrainAttempt, EvictNode, LaunchNode, StartAttempt, StopAttempt
 from cluster.launchers import ProcessLauncher
-from cluster.notices import AttemptOver, NodeJoined, Notice, Outcome, Progressed, WorkersUp
+from cluster.notices import (
+    AttemptOver,
+    Committed,
+    NodeJoined,
+    Notice,
+    Outcome,
+    Progressed,
+    WorkersUp,
+)
 from cluster.processes import marked
 from cluster.providers.memory import FakeProvider
 from cluster.ray_driver import DriverEvent, RayDriver
@@ -378,3 +386,43 @@ def test_notice_order_is_kept(world: World) -> None:
     kinds = [n.kind for n in pending if getattr(n, "attempt_id", "") == "order/1"]
     assert kinds == ["workers-up", "attempt-over"]
     assert len({n.id for n in pending}) == len(pending)
+
+
+UPLOADING = '''
+import os, subprocess, sys
+program = """
+import json, os, socket, sys, threading
+link = socket.socket(socket.AF_UNIX)
+link.connect(os.environ["LOWTIDE_CONTROL"])
+def say(kind, **fields):
+    link.sendall(json.dumps({"kind": kind, **fields}).encode() + bytes([10]))
+say("beside", rank=0, pid=os.getpid())
+print("there", flush=True)
+threading.Event().wait(float(sys.argv[1]))
+say("committed", step=5, snapshot_us=3, committed_us=4, stall_us=0, bytes=8, new_bytes=8,
+    manifest="m")
+"""
+command = [sys.executable, "-c", program, "{seconds}"]
+beside = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+beside.stdout.readline()
+os._exit(9)
+'''
+
+
+def test_a_dead_childs_last_save_is_waited_for(world: World) -> None:
+    """The end is told after the commit that its uploader still made."""
+    world.start("up/1", UPLOADING.replace("{seconds}", "1.5"))
+    assert world.over("up/1").exit_code == 9
+    (commit,) = world.of(Committed, attempt_id="up/1")
+    order = [n.kind for n in world.store.pending() if getattr(n, "attempt_id", "") == "up/1"]
+    assert commit.step == 5
+    assert order.index("committed") < order.index("attempt-over")
+
+
+def test_a_save_that_takes_too_long_is_not_waited_for(world: World) -> None:
+    """The job goes on elsewhere; the uploader's epoch fences it out."""
+    world.start("slow/1", UPLOADING.replace("{seconds}", "60"))
+    assert world.over("slow/1").exit_code == 9
+    assert not world.of(Committed, attempt_id="slow/1")
+    for process in world.children("slow/1"):
+        process.kill()

@@ -18,6 +18,7 @@ from checkpointing import Session
 from checkpointing.clock import now_us
 from checkpointing.control import (
     DRAINED_EXIT_CODE,
+    Beside,
     Committed,
     ControlError,
     Drain,
@@ -51,6 +52,7 @@ def messages() -> st.SearchStrategy[Message]:
     """Any message with any content."""
     return st.one_of(
         st.builds(Hello, NUMBERS, NUMBERS),
+        st.builds(Beside, NUMBERS, NUMBERS),
         st.builds(Opened, NUMBERS, NUMBERS, NUMBERS),
         st.builds(Restoring, NUMBERS, NUMBERS),
         st.builds(Restored, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.lists(TEXTS).map(tuple)),

@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 from checkpointing.catalog import Checkpoint
 from checkpointing.catalog_check import PARALLEL_READS, Tell, mismatch
-from checkpointing.catalog_tree import leaves
+from checkpointing.catalog_tree import leaves, sharded_name
 from checkpointing.errors import CheckpointError, corrupt
 from checkpointing.keys import chunk_key
 from checkpointing.manifest import ChunkRef, Manifest, TensorEntry
@@ -48,6 +48,8 @@ class Spot:
 
 @dataclass(slots=True)
 class _File:
+    names: set[str] = field(default_factory=set)
+    """Names that are given away."""
     columns: dict[str, Column] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
     """Dtypes that the format has not, by tensor; their bytes are written as `U8`."""
@@ -124,6 +126,7 @@ def _written(storage: Storage, checkpoint: Checkpoint, folder: Path, tell: Tell)
     files: dict[str, _File] = {}
     pieces: dict[str, list[_Piece]] = {}
     trees = [_placed(manifest, files, pieces) for manifest in checkpoint.manifests]
+    shards = _placed_shards(checkpoint, files, pieces)
     with ExitStack() as stack:
         writers = {}
         for name, one in files.items():
@@ -136,7 +139,7 @@ def _written(storage: Storage, checkpoint: Checkpoint, folder: Path, tell: Tell)
         _fill(storage, checkpoint, pieces, writers, tell)
         for descriptor, _ in writers.values():
             os.fsync(descriptor)
-    (folder / "tree.json").write_text(_tree_json(checkpoint, trees), encoding="utf-8")
+    (folder / "tree.json").write_text(_tree_json(checkpoint, trees, shards), encoding="utf-8")
     return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
 
 
@@ -150,20 +153,47 @@ def _placed(
             continue
         entry = manifest.tensors[leaf.tensor]
         spot = _spot(leaf.path, manifest.rank)
-        one = files.setdefault(spot.file, _File())
-        if entry.shard is None:  # shards of other ranks share one name, as they are one tensor
-            spot = _unused(spot, one)
+        spot = _unused(spot, files.setdefault(spot.file, _File()))
         spots.setdefault(leaf.tensor, []).append(spot)
-        shape = entry.shape if entry.shard is None else entry.shard.shape
-        size = sum(part.length for part in entry.parts)
-        item = size // max(1, math.prod(entry.shape))
-        made = column(entry.dtype, shape=shape, length=item * math.prod(shape))
-        one.columns[spot.name] = made
-        if made.dtype == "U8" and entry.dtype != "torch.uint8":
-            one.dtypes[spot.name] = f"{entry.dtype} {list(shape)}"
-        for chunk, piece in _pieces(entry, manifest, spot, item):
-            pieces.setdefault(chunk, []).append(piece)
+        _place(entry, manifest, spot, files, pieces)
     return spots
+
+
+def _placed_shards(
+    checkpoint: Checkpoint, files: dict[str, _File], pieces: dict[str, list[_Piece]]
+) -> dict[str, list[Spot]]:
+    """Give every sharded tensor its places, one for each of its names in rank 0's tree."""
+    spots: dict[str, list[Spot]] = {}
+    for leaf in leaves(checkpoint.manifests[0].tree):
+        name = sharded_name(leaf.value)
+        if name is not None:
+            spot = _spot(leaf.path, 0)
+            spots.setdefault(name, []).append(_unused(spot, files.setdefault(spot.file, _File())))
+    for manifest in checkpoint.manifests:
+        for entry in manifest.tensors:
+            for spot in spots.get(entry.shard.name, ()) if entry.shard is not None else ():
+                _place(entry, manifest, spot, files, pieces)
+    return spots
+
+
+def _place(
+    entry: TensorEntry,
+    manifest: Manifest,
+    spot: Spot,
+    files: dict[str, _File],
+    pieces: dict[str, list[_Piece]],
+) -> None:
+    """Describe a tensor in its file, and note which bytes go there."""
+    one = files[spot.file]
+    shape = entry.shape if entry.shard is None else entry.shard.shape
+    size = sum(part.length for part in entry.parts)
+    item = size // max(1, math.prod(entry.shape))
+    made = column(entry.dtype, shape=shape, length=item * math.prod(shape))
+    one.columns[spot.name] = made
+    if made.dtype == "U8" and entry.dtype != "torch.uint8":
+        one.dtypes[spot.name] = f"{entry.dtype} {list(shape)}"
+    for chunk, piece in _pieces(entry, manifest, spot, item):
+        pieces.setdefault(chunk, []).append(piece)
 
 
 def _spot(path: tuple[object, ...], rank: int) -> Spot:
@@ -176,9 +206,10 @@ def _spot(path: tuple[object, ...], rank: int) -> Spot:
 def _unused(spot: Spot, one: _File) -> Spot:
     """Paths that differ only in where their dots are would be one name: number them."""
     name, number = spot.name, 1
-    while name in one.columns:
+    while name in one.names:
         number += 1
         name = f"{spot.name}#{number}"
+    one.names.add(name)
     return Spot(spot.file, name)
 
 
@@ -245,10 +276,14 @@ def _write_at(descriptor: int, data: memoryview, at: int) -> None:
         data, at = data[count:], at + count
 
 
-def _tree_json(checkpoint: Checkpoint, spots: Sequence[dict[int, list[Spot]]]) -> str:
+def _tree_json(
+    checkpoint: Checkpoint,
+    spots: Sequence[dict[int, list[Spot]]],
+    shards: dict[str, list[Spot]],
+) -> str:
     record = checkpoint.record
     ranks = [
-        {"rank": one.rank, "state": _with_spots(one.tree, places)}
+        {"rank": one.rank, "state": _with_spots(one.tree, places, shards)}
         for one, places in zip(checkpoint.manifests, spots, strict=True)
     ]
     body = {
@@ -263,16 +298,22 @@ def _tree_json(checkpoint: Checkpoint, spots: Sequence[dict[int, list[Spot]]]) -
     return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
 
 
-def _with_spots(value: object, spots: dict[int, list[Spot]]) -> Any:  # noqa: ANN401 - JSON
-    """Return a tree in which each tensor's number is replaced by its file and name."""
+def _with_spots(value: object, spots: dict[int, list[Spot]], shards: dict[str, list[Spot]]) -> Any:  # noqa: ANN401 - JSON
+    """Return a tree in which each tensor is replaced by its file and name."""
     if isinstance(value, dict):
+        sharded = sharded_name(value)
+        if sharded is not None:
+            return _where(shards[sharded][0])
         if isinstance(value.get("tensor"), int) and len(value) == 1:
-            first = spots[value["tensor"]][0]
-            return {"tensor": {"file": first.file, "name": first.name}}
-        return {name: _with_spots(item, spots) for name, item in value.items()}
+            return _where(spots[value["tensor"]][0])
+        return {name: _with_spots(item, spots, shards) for name, item in value.items()}
     if isinstance(value, list):
-        return [_with_spots(item, spots) for item in value]
+        return [_with_spots(item, spots, shards) for item in value]
     return value
+
+
+def _where(spot: Spot) -> dict[str, object]:
+    return {"tensor": {"file": spot.file, "name": spot.name}}
 
 
 def _check_folder(folder: Path) -> None:

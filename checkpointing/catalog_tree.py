@@ -5,14 +5,16 @@ A path is written as people write it: `shared.model.0.weight`.
 
 from __future__ import annotations
 
+import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from checkpointing.manifest import Manifest, Part, TensorEntry
 
 Path = tuple[object, ...]
+SHARDED: Final = "sharded"
 _PAIRS: Final = ("dict", "odict", "counter")
 _ITEMS: Final = ("list", "tuple")
 
@@ -67,24 +69,50 @@ def leaves(tree: object, path: Path = ()) -> Iterator[Leaf]:
         return
     tag = next((name for name in tree if name != "metadata"), "")
     content: Any = tree.get(tag)
+    children = _children(tag, content)
     if tag == "tensor" and isinstance(content, int):
         yield Leaf(path, content)
-    elif tag in _PAIRS:
-        for key, item in content:
-            yield from leaves(item, (*path, _plain(key)))
-    elif tag in _ITEMS or tag == "deque":
-        items = content[1] if tag == "deque" else content
-        for index, item in enumerate(items):
-            yield from leaves(item, (*path, index))
-    else:
+    elif tag == SHARDED:
+        yield Leaf(path, None, tree)  # its bytes are in the manifests of many ranks
+    elif children is None:
         yield from _other(tree, path)
+    else:
+        for key, item in children:
+            yield from leaves(item, (*path, key))
+
+
+def _children(tag: str, content: Any) -> Iterable[tuple[object, object]] | None:  # noqa: ANN401
+    """Return what a container holds, None for what is no container."""
+    if tag in _PAIRS:
+        return [(_plain(key), item) for key, item in content]
+    if tag in _ITEMS:
+        return enumerate(content)
+    if tag == "deque":
+        return enumerate(content[1])
+    if tag == "composite":
+        return [*map(tuple, content["parts"]), (content["kind"], content["settings"])]
+    return None
 
 
 def named_tensors(manifest: Manifest) -> Iterator[NamedTensor]:
-    """Yield every tensor of a manifest under each of its names."""
+    """Yield every tensor of a manifest under each of its names, and its shards."""
+    for entry in manifest.tensors:
+        if entry.shard is not None:
+            yield NamedTensor(shard_path(entry.shard.name), entry, manifest)
     for leaf in leaves(manifest.tree):
         if leaf.tensor is not None and leaf.tensor < len(manifest.tensors):
             yield NamedTensor(leaf.path, manifest.tensors[leaf.tensor], manifest)
+
+
+def shard_path(name: str) -> Path:
+    """Return the path in a shard's name (see `sharded.path_name`)."""
+    return tuple(str(part) if isinstance(part, dict) else part for part in json.loads(name))
+
+
+def sharded_name(value: object) -> str | None:
+    """Return the name of the sharded tensor that a leaf's value stands for, or None."""
+    found: Any = value.get(SHARDED) if isinstance(value, Mapping) else None
+    return str(found["name"]) if isinstance(found, Mapping) else None
 
 
 def shown(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
@@ -100,7 +100,11 @@ def values_table(found: Checkpoint) -> Table:
 
     made = table("rank", "name", "dtype", "shape", "bytes", "value", right=("rank", "bytes"))
     for rank, name, entry, value in _values(found):
-        if entry is None:
+        if isinstance(value, Mapping) and "sharded" in value:
+            told = value["sharded"]
+            shape = "x".join(str(size) for size in told["shape"])
+            add_row(made, "all", name, told["dtype"], shape, "", "sharded over the ranks")
+        elif entry is None:
             add_row(made, str(rank), name, "", "", "", _short(shown(value)))
         else:
             bytes_ = sum(part.length for part in entry.parts)

@@ -17,9 +17,12 @@ from checkpointing.catalog import Catalog, Checkpoint, jobs_under, open_catalog
 from checkpointing.catalog_check import compare, verify
 from checkpointing.catalog_export import export, runs
 from checkpointing.catalog_tree import leaves, named_tensors, shown
+from checkpointing.commit import COMMIT, CommitRecord
 from checkpointing.errors import CheckpointError, CorruptCheckpoint
+from checkpointing.hashing import blake3_hex
 from checkpointing.identity import Identity
 from checkpointing.keys import chunk_key
+from checkpointing.manifest import ChunkRef, Manifest, Part, Shard, TensorEntry
 from checkpointing.memory_storage import MemoryStorage
 from checkpointing.publish import Publisher
 from checkpointing.retention import Retention
@@ -269,3 +272,37 @@ def test_an_export_is_whole_or_not_there(storage: MemoryStorage, tmp_path: Path)
     with pytest.raises(CheckpointError, match="cannot be written") as caught:
         export(storage, read(storage, "step=20"), tmp_path / "used" / "file" / "out")
     assert caught.value.code == "restore-to-failed"
+
+
+def test_a_sharded_tensor_is_exported_whole(tmp_path: Path) -> None:
+    """Its boxes, from the manifests of both ranks, are one tensor of the model's file."""
+    storage = MemoryStorage()
+    whole = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+    name = '["shared","model","w"]'
+    told = {"name": name, "dtype": "torch.float32", "shape": [4, 6], "placements": [1]}
+    manifests = []
+    for rank in (0, 1):
+        data = whole[:, 3 * rank : 3 * rank + 3].contiguous().numpy().tobytes()
+        chunk = ChunkRef(blake3_hex(data), len(data), 0)
+        storage.put(chunk_key(chunk.name), data)
+        shard = Shard(name, (4, 6), (0, 3 * rank))
+        entry = TensorEntry("torch.float32", (4, 3), (Part(0, 0, len(data)),), shard)
+        tree = {"dict": [["shared", {"dict": [["model", {"dict": [["w", {"sharded": told}]]}]]}]]}
+        mine = tree if rank == 0 else {"dict": []}
+        manifests.append(Manifest("j", 1, 5, rank, 2, mine, (entry,), (chunk,)))
+    found = Checkpoint(CommitRecord(COMMIT, 1, "a", 1, 0, 5), tuple(manifests))
+    export(storage, found, tmp_path / "out")
+    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["w"], whole)
+    assert '{"file": "model.safetensors", "name": "w"}' in json.dumps(
+        json.loads((tmp_path / "out" / "tree.json").read_text())
+    )
+    assert [tensor.name for tensor in named_tensors(manifests[1])] == ["rank 1: shared.model.w"]
+    assert compare(storage, found, found).equal == 2
+
+
+def test_tensors_taken_apart_are_listed_by_their_parts() -> None:
+    """A quantised tensor is its integers and scales, under its own name."""
+    parts = [["integers", {"tensor": 0}], ["scales", {"tensor": 1}]]
+    tree = {"composite": {"kind": "quantised", "parts": parts, "settings": {"dict": [["axis", 0]]}}}
+    found = [(leaf.name, leaf.tensor) for leaf in leaves({"dict": [["q", tree]]})]
+    assert found == [("q.integers", 0), ("q.scales", 1), ("q.quantised.axis", None)]

@@ -99,7 +99,9 @@ class Engine:
         if self._archive is None:
             return
         started_us = monotonic_us()
-        found = resume(self._archive, gang=self._gang, tell=self._restoring)
+        found = resume(
+            self._archive, gang=self._gang, tell=self._restoring, place=self._subjects.place
+        )
         if found.point is not None:
             self._take_up(found.point)
         self._control.send(

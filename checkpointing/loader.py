@@ -1,12 +1,14 @@
 """A data loader whose position is exact: `state_dict()` says which batch comes next.
 
 The order of an epoch depends on (seed, epoch) alone, never on a global generator, so a resumed
-training sees the batches that the interrupted one did not.
+training sees the batches that the interrupted one did not. The ranks of a gang take the samples in
+turns, so what they have taken together is a prefix of the order: another number of ranks goes on
+behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -47,18 +49,20 @@ class ResumableLoader(Generic[_Item]):
     ) -> None:
         """`rank` and `world_size` default to torch.distributed's environment variables.
 
-        The last batch of an epoch may be short; ranks always have equally many batches.
+        The last batch of an epoch may be short; ranks always have equally many samples, so up to
+        `world_size - 1` samples at the end of an epoch's order are left out.
         """
         found = read_environment()
-        self._dataset = dataset
+        self.dataset = dataset
         self._batch_size = batch_size
-        self._seed = seed
-        self._shuffle = shuffle
+        self.seed = seed
+        self.shuffle = shuffle
         self._collate = collate
         self._rank = found.rank if rank is None else rank
         self._world_size = found.world_size if world_size is None else world_size
         self._epoch = 0
         self._batch = 0
+        self._start = 0  # samples of this epoch that a gang of another size had taken
         self._order: torch.Tensor | None = None
         _check_sizes(len(dataset), batch_size, self._world_size)
 
@@ -70,8 +74,14 @@ class ResumableLoader(Generic[_Item]):
     @property
     def batches_per_epoch(self) -> int:
         """Batches that this rank gets in one pass."""
-        share = len(self._dataset) // self._world_size
+        share = len(self.dataset) // self._world_size
         return -(-share // self._batch_size)
+
+    @property
+    def samples_taken(self) -> int:
+        """Samples of this epoch that all ranks together have taken, if in step with this one."""
+        share = self._share()
+        return self._start + self._world_size * min(self._batch * self._batch_size, share)
 
     def __iter__(self) -> Iterator[Any]:
         """Return itself."""
@@ -83,7 +93,7 @@ class ResumableLoader(Generic[_Item]):
             self._order = self._epoch_order()
         start = self._batch * self._batch_size
         indices = self._order[start : start + self._batch_size]
-        batch = self._collate([self._dataset[index] for index in indices.tolist()])
+        batch = self._collate([self.dataset[index] for index in indices.tolist()])
         self._advance()
         return batch
 
@@ -92,41 +102,87 @@ class ResumableLoader(Generic[_Item]):
         return {
             "epoch": self._epoch,
             "batch": self._batch,
-            "samples": len(self._dataset),
+            "start": self._start,
+            "samples": len(self.dataset),
             **self._meaning(),
         }
 
     def load_state_dict(self, state: Mapping[str, int | bool]) -> None:
         """Take up the position; raise `CheckpointError` if it belongs to another order."""
-        expected = {"samples": len(self._dataset), **self._meaning()}
+        expected = {"samples": len(self.dataset), **self._meaning()}
         for name, value in expected.items():
             if state.get(name) != value:
                 raise _other_order(name, saved=state.get(name), now=value)
         self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+        self._start = int(state.get("start", 0))
         self._order = None
+
+    def load_gang_state(self, states: Sequence[Mapping[str, int | bool]]) -> None:
+        """Go on where a gang of another size was, given the state of each of its ranks.
+
+        No sample of the epoch comes twice and none is lost, save those that any epoch leaves out.
+        The batch size may be another one. Raises `CheckpointError` if the ranks were not in step,
+        or if the order is another one.
+        """
+        first = dict(states[0])
+        for state in states:
+            if {**state, "rank": 0} != {**first, "rank": 0}:
+                raise _out_of_step()
+        before = _copy_of_gang(self, first)
+        before.load_state_dict(first)
+        self._epoch, self._batch = before.epoch, 0
+        self._start = before.samples_taken
+        self._order = None
+        if self._share() == 0:
+            self._epoch, self._start = self._epoch + 1, 0
 
     def _meaning(self) -> dict[str, int | bool]:
         return {
             "batch_size": self._batch_size,
-            "seed": self._seed,
-            "shuffle": self._shuffle,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
             "rank": self._rank,
             "world_size": self._world_size,
         }
 
     def _advance(self) -> None:
         self._batch += 1
-        if self._batch == self.batches_per_epoch:
-            self._epoch, self._batch, self._order = self._epoch + 1, 0, None
+        if self._batch * self._batch_size >= self._share():
+            self._epoch, self._batch, self._start, self._order = self._epoch + 1, 0, 0, None
+
+    def _share(self) -> int:
+        """Samples that each rank gets of what this epoch had left when this gang came to it."""
+        return (len(self.dataset) - self._start) // self._world_size
 
     def _epoch_order(self) -> torch.Tensor:
-        count = len(self._dataset)
+        count = len(self.dataset)
         order = torch.arange(count)
-        if self._shuffle:
-            generator = torch.Generator().manual_seed(_mixed(self._seed, self._epoch))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(_mixed(self.seed, self._epoch))
             order = torch.randperm(count, generator=generator)
-        share = count // self._world_size
-        return order[self._rank :: self._world_size][:share]
+        return order[self._start + self._rank :: self._world_size][: self._share()]
+
+
+def _copy_of_gang(
+    loader: ResumableLoader[Any], state: Mapping[str, int | bool]
+) -> ResumableLoader[Any]:
+    """Return a loader of the same data as rank 0 of the gang that left `state`."""
+    return ResumableLoader(
+        loader.dataset,
+        batch_size=int(state["batch_size"]),
+        seed=loader.seed,
+        shuffle=loader.shuffle,
+        rank=int(state["rank"]),
+        world_size=int(state["world_size"]),
+    )
+
+
+def _out_of_step() -> CheckpointError:
+    return CheckpointError(
+        "loader-out-of-step",
+        cause="The ranks that saved this checkpoint were not at the same batch of their loaders.",
+        remedy="Start it with as many ranks as saved it: each then goes on where it was.",
+    )
 
 
 def _mixed(seed: int, epoch: int) -> int:

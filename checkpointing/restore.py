@@ -10,21 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
 
+from checkpointing.chunk_reads import PARALLEL_GETS, read_chunk
 from checkpointing.commit import CommitRecord
 from checkpointing.documents import read_document
-from checkpointing.errors import CheckpointError, MissingObject, corrupt
-from checkpointing.hashing import blake3_hex
-from checkpointing.keys import chunk_key
-from checkpointing.manifest import ChunkRef, Manifest
+from checkpointing.errors import corrupt
+from checkpointing.manifest import Manifest
 from checkpointing.regions import reserve
+from checkpointing.resharding import Place, read_sharded, whole
+from checkpointing.sharded import sharded_values, without_shards
 from checkpointing.state_tree import unflatten
 from checkpointing.storage import Storage
 from checkpointing.tensor_bytes import build, expected_bytes
-
-PARALLEL_GETS: Final = 4
-_TRIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +35,25 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """That a commit was saved by another number of ranks, and what each of them had of its own."""
+
+    rank: int
+    """This rank's place among those that load."""
+    states: tuple[Loaded, ...]
+    """One per rank that saved."""
+
+
+@dataclass(frozen=True, slots=True)
 class RestorePoint:
-    """A commit as one rank sees it: the replicated state and the rank's own."""
+    """A commit as one rank sees it: the shared state and the rank's own."""
 
     record: CommitRecord
     shared: Loaded
     own: Loaded
-    """For rank 0 the same as `shared`."""
+    """For rank 0 the same as `shared`; for a rank that did not exist, rank 0's."""
+    moved: Moved | None = None
+    """Set if another number of ranks saved it."""
 
     @property
     def length(self) -> int:
@@ -54,25 +63,52 @@ class RestorePoint:
 
 
 def load_commit(
-    storage: Storage, record: CommitRecord, *, rank: int = 0, world_size: int = 1
+    storage: Storage,
+    record: CommitRecord,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    place: Place = whole,
 ) -> RestorePoint:
-    """Load what `rank` needs of the commit; raise `CorruptCheckpoint` if any byte is wrong."""
+    """Load what `rank` needs of the commit; raise `CorruptCheckpoint` if any byte is wrong.
+
+    `place` says which box of each sharded tensor it needs, and makes a tensor of it.
+    """
     manifest = read_document(storage, record.manifest, blake3=record.manifest_blake3)
-    if manifest.world_size != world_size:
-        raise _world_mismatch(manifest, world_size)
-    shared = load_manifest(storage, manifest, key=record.manifest)
-    if rank == 0:
-        return RestorePoint(record, shared, shared)
-    part = manifest.parts[rank - 1]
-    own = read_document(storage, part.key, blake3=part.blake3)
-    return RestorePoint(record, shared, load_manifest(storage, own, key=part.key))
+    values = sharded_values(manifest.tree)
+    same = manifest.world_size == world_size
+    wanted = manifest.parts[rank - 1 : rank] if rank else ()
+    parts = {
+        part.rank: (part.key, read_document(storage, part.key, blake3=part.blake3))
+        for part in (manifest.parts if values or not same else wanted)
+    }
+    everybody = [manifest, *(part for _, part in parts.values())]
+    tensors = read_sharded(storage, everybody, values=values, place=place)
+    shared = load_manifest(storage, manifest, key=record.manifest, sharded=tensors)
+    if same:
+        own = load_manifest(storage, parts[rank][1], key=parts[rank][0]) if rank else shared
+        return RestorePoint(record, shared, own)
+    others = [load_manifest(storage, part, key=key) for key, part in parts.values()]
+    states = (shared, *others)
+    own = states[rank] if rank < len(states) else shared
+    return RestorePoint(record, shared, own, Moved(rank, states))
 
 
-def load_manifest(storage: Storage, manifest: Manifest, *, key: str) -> Loaded:
-    """Load all that `manifest`, found under `key`, names; raise `CorruptCheckpoint`."""
-    for number in range(len(manifest.tensors)):
-        _check_size(manifest, number, key=key)
-    regions = reserve(manifest)
+def load_manifest(
+    storage: Storage,
+    manifest: Manifest,
+    *,
+    key: str,
+    sharded: Mapping[str, object] | None = None,
+) -> Loaded:
+    """Load all that `manifest`, found under `key`, names; raise `CorruptCheckpoint`.
+
+    Its shards are left out: they are parts of the `sharded` tensors, given by name.
+    """
+    plain = without_shards(manifest)
+    for number in range(len(plain.tensors)):
+        _check_size(plain, number, key=key)
+    regions = reserve(plain)
     with ThreadPoolExecutor(PARALLEL_GETS) as pool:
         reads = [
             pool.submit(read_chunk, storage, ref, target=target)
@@ -82,25 +118,10 @@ def load_manifest(storage: Storage, manifest: Manifest, *, key: str) -> Loaded:
             read.result()
     tensors = [
         build(entry.dtype, shape=entry.shape, data=regions.bytes_of(entry))
-        for entry in manifest.tensors
+        for entry in plain.tensors
     ]
     names = frozenset(chunk.name for chunk in manifest.chunks)
-    return Loaded(manifest, unflatten(manifest.tree, tensors), names)
-
-
-def read_chunk(storage: Storage, ref: ChunkRef, *, target: memoryview) -> None:
-    """Fill `target` with a chunk, once more if the first bytes are wrong; raise if they stay so."""
-    key, why = chunk_key(ref.name), ""
-    for _ in range(_TRIES):
-        try:
-            count = storage.get_into(key, target)
-        except MissingObject:
-            why = "it is not there"
-            continue
-        if count == ref.length and blake3_hex(target) == ref.blake3:
-            return
-        why = f"its hash does not match ({count} bytes found)"
-    raise corrupt(key, why=why)
+    return Loaded(manifest, unflatten(manifest.tree, tensors, sharded=sharded), names)
 
 
 def state_fields(loaded: Loaded) -> Mapping[str, object]:
@@ -115,14 +136,3 @@ def _check_size(manifest: Manifest, number: int, *, key: str) -> None:
     size = sum(part.length for part in entry.parts)
     if size != expected_bytes(entry.dtype, entry.shape):
         raise corrupt(key, why=f"tensor {number} has {size} bytes, not what its shape needs")
-
-
-def _world_mismatch(manifest: Manifest, world_size: int) -> CheckpointError:
-    return CheckpointError(
-        "restore-world-size",
-        cause=(
-            f"The checkpoint of step {manifest.step} was saved by {manifest.world_size} ranks "
-            f"and this training has {world_size}."
-        ),
-        remedy=f"Start it with {manifest.world_size} ranks, or as a new job.",
-    )

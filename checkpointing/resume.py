@@ -9,6 +9,7 @@ from checkpointing.archive import Archive
 from checkpointing.commit import CommitRecord
 from checkpointing.errors import CorruptCheckpoint, corrupt
 from checkpointing.gang import Gang
+from checkpointing.resharding import Place, whole
 from checkpointing.restore import RestorePoint, load_commit
 
 
@@ -21,10 +22,13 @@ class Resumed:
     """Why newer commits were passed over, one sentence each."""
 
 
-def resume(archive: Archive, *, gang: Gang, tell: Callable[[int], None]) -> Resumed:
+def resume(
+    archive: Archive, *, gang: Gang, tell: Callable[[int], None], place: Place = whole
+) -> Resumed:
     """Claim and load; every rank must call it. `tell` hears the step that is being loaded.
 
-    Raises `FencedOut` if a newer attempt was here. Bytes are verified and nothing is applied.
+    `place` says which box of a sharded tensor this rank needs. Raises `FencedOut` if a newer
+    attempt was here. Bytes are verified and nothing is applied.
     """
     if gang.rank == 0:
         archive.claim()
@@ -32,10 +36,10 @@ def resume(archive: Archive, *, gang: Gang, tell: Callable[[int], None]) -> Resu
     history = archive.log.history()
     skipped = list(history.skipped)
     known = {record.seq: record for record in history.commits}
-    for place in range(_agreed_count(gang, len(known))):
-        mine = history.commits[place].seq if gang.rank == 0 else -1
+    for number in range(_agreed_count(gang, len(known))):
+        mine = history.commits[number].seq if gang.rank == 0 else -1
         (seq,) = gang.agree([mine])
-        point, why = _attempt(archive, known.get(seq), tell)
+        point, why = _attempt(archive, known.get(seq), tell=tell, place=place)
         (failed,) = gang.agree([int(point is None)])
         if not failed:
             return Resumed(point, tuple(skipped))
@@ -49,14 +53,15 @@ def _agreed_count(gang: Gang, count: int) -> int:
 
 
 def _attempt(
-    archive: Archive, record: CommitRecord | None, tell: Callable[[int], None]
+    archive: Archive, record: CommitRecord | None, *, tell: Callable[[int], None], place: Place
 ) -> tuple[RestorePoint | None, str]:
     try:
         if record is None:
             raise corrupt("the commit log", why="this rank does not see the commit")
         tell(record.step)
         who = archive.identity
-        point = load_commit(archive.storage, record, rank=who.rank, world_size=who.world_size)
-        return point, ""
+        return load_commit(
+            archive.storage, record, rank=who.rank, world_size=who.world_size, place=place
+        ), ""
     except CorruptCheckpoint as error:
         return None, error.cause

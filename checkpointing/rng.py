@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from checkpointing.digest import digest_state
 from checkpointing.errors import corrupt
 
 
@@ -32,6 +33,27 @@ def apply_rng(state: Mapping[str, Any]) -> None:
             torch.cuda.set_rng_state(saved, device)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise corrupt("the random state", why=str(error)) from error
+
+
+def derived_rng(state: Mapping[str, Any], *, rank: int) -> dict[str, object]:
+    """Return generators for a rank that did not exist when rank 0's `state` was saved.
+
+    They are seeded by BLAKE3 of that state and the rank: the same at every resume from it.
+    """
+    seed = int(digest_state({"from": state, "rank": rank})[:15], 16)
+    twister = np.random.MT19937(seed).state
+    place = (twister["bit_generator"], twister["state"]["key"], twister["state"]["pos"], 0, 0.0)
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "python": random.Random(seed).getstate(),
+        "numpy": place,
+        "torch": generator.get_state(),
+        "cuda": [_cuda_state(device, seed) for device in range(len(state["cuda"]))],
+    }
+
+
+def _cuda_state(device: int, seed: int) -> torch.Tensor:
+    return torch.Generator(f"cuda:{device}").manual_seed(seed).get_state()
 
 
 def _cuda_in_use() -> bool:

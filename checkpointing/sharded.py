@@ -11,12 +11,21 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 import torch
 
-from checkpointing.manifest import Shard, canonical, fields_of, items, text, whole
+from checkpointing.manifest import (
+    Manifest,
+    Shard,
+    TensorEntry,
+    canonical,
+    fields_of,
+    items,
+    text,
+    whole,
+)
 
 DTensor: TypeAlias = Any
 """`torch.distributed.tensor.DTensor`, whose module may never be needed."""
@@ -140,6 +149,21 @@ def sharded_values(tree: object) -> list[ShardedValue]:
             else:
                 waiting.extend(item.values())
     return list(found.values())
+
+
+def without_shards(manifest: Manifest) -> Manifest:
+    """Return the manifest with its shards empty, and without the chunks that only they need."""
+    plain = [entry for entry in manifest.tensors if entry.shard is None]
+    kept = sorted({part.chunk for entry in plain for part in entry.parts})
+    numbers = {old: new for new, old in enumerate(kept)}
+    tensors = [
+        TensorEntry("torch.uint8", (0,), ())
+        if entry.shard is not None
+        else replace(entry, parts=tuple(replace(p, chunk=numbers[p.chunk]) for p in entry.parts))
+        for entry in manifest.tensors
+    ]
+    chunks = tuple(manifest.chunks[number] for number in kept)
+    return replace(manifest, tensors=tuple(tensors), chunks=chunks)
 
 
 def _dimension(value: object) -> int | None:

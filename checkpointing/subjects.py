@@ -7,14 +7,17 @@ position) is saved by each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import torch
 
 from checkpointing.errors import CheckpointError
-from checkpointing.restore import RestorePoint, state_fields
-from checkpointing.rng import apply_rng, capture_rng
+from checkpointing.placing import Placing
+from checkpointing.resharding import Target
+from checkpointing.restore import Moved, RestorePoint, state_fields
+from checkpointing.rng import apply_rng, capture_rng, derived_rng
 from checkpointing.sharded import ShardedValue, may_shard
 from checkpointing.state_tree import ShardsOf
 
@@ -34,6 +37,14 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: Any, /) -> object:  # noqa: ANN401
         """Take up a state."""
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """A loader that can go on where a gang of another size was."""
+
+    def load_gang_state(self, states: Sequence[Any]) -> None:
+        """Take up the position, given the state of each rank that saved."""
 
 
 class Subjects:
@@ -59,20 +70,45 @@ class Subjects:
         shared = {name: self._read(name) for name in self._shared}
         return {"shared": ShardsOf(shared) if rank else shared, "own": own}
 
+    def place(self, value: ShardedValue) -> Target:
+        """Say which box of a sharded tensor the objects need here, and how they need it."""
+        return self._placing().place(value)
+
     def apply(self, point: RestorePoint) -> None:
         """Hand every object its state; names and shapes are compared before anything is touched."""
-        shared = cast("Mapping[str, Any]", state_fields(point.shared)["shared"])
+        found = cast("Mapping[str, Any]", state_fields(point.shared)["shared"])
         own = cast("Mapping[str, Any]", state_fields(point.own)["own"])
-        self._compare(shared, own)
+        self._compare(found, own)
+        shared = self._placing().spread(found) if may_shard() else found
+        if point.moved is not None and self._loader is not None:
+            _check_movable(self._loader)
         for name, subject in self._shared.items():
             _apply(name, subject, shared[name])
         if self._loader is not None:
-            _apply("loader", self._loader, own["loader"])
+            self._apply_loader(point, own["loader"])
 
     def apply_rng(self, point: RestorePoint) -> None:
-        """Set the generators; the last thing before the first step."""
+        """Set the generators; the last thing before the first step.
+
+        A rank that did not exist when the commit was saved gets its own, derived from rank 0's.
+        """
         own = cast("Mapping[str, Any]", state_fields(point.own)["own"])
-        apply_rng(own["rng"])
+        moved = point.moved
+        if moved is not None and moved.rank >= len(moved.states):
+            warnings.warn(_new_streams(moved), stacklevel=2)
+            apply_rng(derived_rng(own["rng"], rank=moved.rank))
+        else:
+            apply_rng(own["rng"])
+
+    def _apply_loader(self, point: RestorePoint, own: object) -> None:
+        if point.moved is None:
+            _apply("loader", cast("Stateful", self._loader), own)
+            return
+        states = [cast("Any", state_fields(one)["own"])["loader"] for one in point.moved.states]
+        cast("Movable", self._loader).load_gang_state(states)
+
+    def _placing(self) -> Placing:
+        return Placing(self._shared)
 
     def _read(self, name: str) -> object:
         return self._shared[name].state_dict()
@@ -100,6 +136,22 @@ def _apply(name: str, subject: Stateful, state: object) -> None:
         raise
     except _APPLY_ERRORS as error:
         raise _mismatch(f"{name} does not take its saved state: {error}") from error
+
+
+def _new_streams(moved: Moved) -> str:
+    return (
+        f"The checkpoint was saved by {len(moved.states)} ranks and this is rank {moved.rank}: its "
+        "random generators start anew, seeded from those of rank 0."
+    )
+
+
+def _check_movable(loader: object) -> None:
+    if not isinstance(loader, Movable):
+        raise CheckpointError(
+            "loader-immovable",
+            cause=f"Another number of ranks saved this, and {type(loader).__name__} cannot follow.",
+            remedy="Use checkpointing.ResumableLoader, or start as many ranks as saved it.",
+        )
 
 
 def _differences(name: str, subject: Stateful, saved: Any) -> list[str]:  # noqa: ANN401

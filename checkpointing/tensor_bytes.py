@@ -79,9 +79,15 @@ def _copy_tensor(source: torch.Tensor, destination: torch.Tensor) -> None:
 
 
 def _copy_strided(source: torch.Tensor, destination: torch.Tensor) -> None:
+    kind = torch.uint8 if source.dtype in _NO_KERNEL else source.dtype
+    copy_elements(source, destination.view(kind).view(source.shape))
+
+
+def copy_elements(source: torch.Tensor, destination: torch.Tensor) -> None:
+    """Copy a view of any strides into another of its shape, also where torch has no kernel."""
     if source.dtype in _NO_KERNEL:
-        source = source.view(torch.uint8)
-    destination.view(source.dtype).view(source.shape).copy_(source)
+        source, destination = source.view(torch.uint8), destination.view(torch.uint8)
+    destination.copy_(source)
 
 
 def build(dtype: str, *, shape: Sequence[int], data: memoryview) -> torch.Tensor | np.ndarray:

@@ -25,6 +25,8 @@ import psutil
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _SAMPLE_S: Final = 0.005
 _TOP: Final = 5
+_PROFILED: Final = 8  # runs, of short ones
+_PROFILED_S: Final = 1.0
 T = TypeVar("T")
 _TIMED: Final = threading.Event()
 """Set while `timed` is at work: a profile looks only then."""
@@ -268,21 +270,27 @@ def with_cause(row: Row, cause: str) -> Row:
 def profile_of(once: Callable[[], float]) -> str:
     """Run `once` again under a sampler; say where its threads were and which processes worked.
 
-    Threads are sampled by their Python frame, so C code counts for the line that called it, waits
-    included; CPU time is counted per process, this one's descendants included.
+    Threads are sampled by their Python frame while `timed` is at work, so C code counts for the
+    line that called it, and the main thread's waits count too; CPU time is counted per process,
+    this one's descendants included.
     """
     before, began = process_cpu_s(), perf_counter()
+    seconds: list[float] = []
     with _sampled() as places:
-        seconds, error = attempt(once)
+        while len(seconds) < _PROFILED and sum(seconds) < _PROFILED_S:
+            found, error = attempt(once)
+            if found is None:
+                return error
+            seconds.append(found)
     wall_s = perf_counter() - began
     cpu = process_cpu_s()
     cores = {name: (cpu[name] - before.get(name, 0.0)) / wall_s for name in cpu}
-    spent = Counter(places).most_common(_TOP)
     total = max(1, sum(places.values()))
+    spent = places.most_common(_TOP)
     where = ", ".join(f"{100 * count / total:.0f} % {place}" for place, count in spent)
     worked = ", ".join(f"{name} {value:.2f}" for name, value in cores.items() if value >= 0.02)
-    timed = error or f"{seconds:.3f} s"
-    return f"profiled again ({timed}): thread time {where}; cores used: {worked or 'none'}"
+    runs = f"{len(seconds)} more runs, median {median(seconds):.3f} s"
+    return f"{runs}: thread time {where}; cores used: {worked or 'none'}"
 
 
 def process_cpu_s() -> dict[str, float]:
@@ -313,7 +321,8 @@ def _sampled() -> Iterator[Counter[str]]:
         while not done.wait(_SAMPLE_S):
             for ident, frame in sys._current_frames().items():  # noqa: SLF001 - its documented home
                 place = f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}"
-                if ident != me and _TIMED.is_set() and place not in _IDLE:
+                idle = place in _IDLE and ident != threading.main_thread().ident
+                if ident != me and _TIMED.is_set() and not idle:
                     places[place] += 1
 
     sampler = threading.Thread(target=look, daemon=True)
@@ -326,4 +335,4 @@ def _sampled() -> Iterator[Counter[str]]:
 
 
 _IDLE: Final = frozenset({"thread.py:_worker", "threading.py:wait", "selectors.py:select"})
-"""Where a pool's thread waits for work; a wait for OUR work shows up in its other frames."""
+"""Where a pool's thread waits for work; in the main thread it is a wait for the work itself."""

@@ -22,6 +22,7 @@ from checkpointing.storage import open_storage
 from tests.integration.hf_training import losses, make_trainer
 
 pytestmark = pytest.mark.integration
+PATIENT = pytest.mark.timeout(300)  # two processes import a trainer each
 ROOT = Path(__file__).resolve().parents[2]
 EVERY_STEP = 0.000001
 
@@ -197,6 +198,7 @@ def test_a_drain_in_an_evaluation_loses_no_step(tmp_path: Path, step: int, strat
     assert (ended.digest, ended.log) == (whole.digest, whole.log)
 
 
+@PATIENT
 def test_a_killed_process_changes_no_bit(tmp_path: Path) -> None:
     """SIGKILL a real process that saves all the time; the next one ends with equal bytes."""
     process = start(tmp_path, "step_s=0.2")
@@ -206,10 +208,11 @@ def test_a_killed_process_changes_no_bit(tmp_path: Path) -> None:
         process.kill()
         process.communicate(timeout=20)
     assert not (tmp_path / "digest.txt").exists()
-    start(tmp_path).communicate(timeout=50)
+    start(tmp_path).communicate(timeout=120)
     assert (tmp_path / "digest.txt").read_text() == plain()[0]
 
 
+@PATIENT
 def test_sigterm_saves_and_leaves_with_75(tmp_path: Path) -> None:
     """A polite signal is a drain: the newest step is committed and the code says so."""
     process = start(tmp_path, "step_s=0.2")
@@ -220,7 +223,7 @@ def test_sigterm_saves_and_leaves_with_75(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 75
-    start(tmp_path).communicate(timeout=50)
+    start(tmp_path).communicate(timeout=120)
     assert (tmp_path / "digest.txt").read_text() == plain()[0]
 
 
@@ -254,11 +257,11 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 def await_step(folder: Path, process: subprocess.Popen[str], step: int) -> None:
     """Wait until `step` is committed."""
-    for _ in range(600):
+    for _ in range(2_400):
         if folder.is_dir():
             log = CommitLog(open_storage(str(folder)), job_id="local")
             if any(record.step >= step for record in log.history().commits):
                 return
         assert process.poll() is None, process.communicate()
         threading.Event().wait(0.05)
-    pytest.fail("no commit within 30 s")
+    pytest.fail("no commit within two minutes")

@@ -45,7 +45,9 @@ def train(world: int, folder: str, options: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(3)
     model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 3))
     if world > 1:
-        mesh = init_device_mesh("cpu", (world,))
+        shape = tuple(options.get("mesh", (world,)))
+        names = ("replicas", "shards")[-len(shape) :]
+        mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
         for layer in model[0], model[2], model:
             fully_shard(layer, mesh=mesh)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)

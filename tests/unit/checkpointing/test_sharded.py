@@ -69,9 +69,10 @@ def test_the_same_ranks_end_with_equal_bytes(tmp_path: Path) -> None:
     assert [one["drawn"] for one in cut] == [one["drawn"] for one in whole]
 
 
-def test_each_rank_saves_its_own_shards_once(tmp_path: Path) -> None:
-    """The boxes in the two manifests make up each parameter, and none is stored twice."""
-    launch(tmp_path, 2, steps=1, batch=3)
+@pytest.mark.parametrize("mesh", [(2,), (2, 1)])
+def test_each_shard_is_saved_once(tmp_path: Path, mesh: tuple[int, ...]) -> None:
+    """The boxes in all manifests make up each parameter once, also where ranks hold replicas."""
+    first = launch(tmp_path, 2, steps=1, batch=3, mesh=mesh)
     manifests = [json.loads(path.read_bytes()) for path in tmp_path.glob("store/jobs/*/*/*.json")]
     manifests += [json.loads(p.read_bytes()) for p in tmp_path.glob("store/jobs/*/parts/*/*.json")]
     boxes: dict[str, int] = {}
@@ -83,3 +84,5 @@ def test_each_rank_saves_its_own_shards_once(tmp_path: Path) -> None:
                 boxes[name] = rows
     assert len(boxes) == 4 * 3  # each parameter, with two moments
     assert set(boxes.values()) == {0}
+    again = launch(tmp_path, 2, steps=1, batch=3, mesh=mesh)
+    assert [one["began"] for one in again] == [one["ended"] for one in first]

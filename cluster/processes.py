@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterable
 
 import psutil
 
+from cluster.agent_clock import monotonic_us
+
 NODE_MARK = "LOWTIDE_NODE"
 _ROUNDS = 5
 _ROUND_S = 1.0
+_LOOK_S = 0.01
 # The kernel tells when a process began by the boot time in whole seconds, and an adjusted wall
 # clock moves that: the same process has been seen to be a second older.
 _CLOCK_SLACK_S = 2.0
@@ -73,7 +77,17 @@ def kill_trees(roots: Iterable[psutil.Process]) -> None:
     for process in doomed.values():
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(list(doomed.values()), timeout=_ROUND_S)
+    # Not wait_procs: it also waits until somebody else has taken note of their end.
+    until_us, pause = monotonic_us() + int(_ROUND_S * 1_000_000), threading.Event()
+    while any(_lives(process) for process in doomed.values()) and monotonic_us() < until_us:
+        pause.wait(_LOOK_S)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _carries(process: psutil.Process, name: str, mark: str) -> bool:

@@ -113,3 +113,22 @@ def test_a_restore_point_says_how_old_it_is() -> None:
     assert tables.restore_point(row, now_us=90 * S) == "step 50, saved 90 s ago"
     assert tables.restore_point(job(), now_us=0) == "none"
     assert "would lose" in tables.restore_point(job(state=JobState.RUNNING), now_us=0)
+
+
+def test_the_start_of_an_attempt_is_told_phase_by_phase() -> None:
+    """Only what was observed; whether its process stood ready is said."""
+    first = attempt(state=AttemptState.LOST, started_us=S, silent_us=5 * S, ended_us=6 * S)
+    second = attempt(
+        id="job-1/2",
+        number=2,
+        created_us=6 * S,
+        started_us=8 * S,
+        process_us=8 * S,
+        opened_us=8 * S + 40_000,
+        standby=True,
+    )
+    assert list(tables.start_lines([first, second])) == [
+        "start of attempt 1: 1.00 s: boot 1.00",
+        "start of attempt 2 (stood ready): 3.04 s: "
+        "detect 1.00, place 0.00, boot 2.00, start 0.00, import 0.04",
+    ]

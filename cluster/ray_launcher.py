@@ -37,10 +37,6 @@ class WorkerActor:
         self._thread = run_in_thread(replace(mine, host=host), done=lambda: None)
 
 
-def warm() -> None:
-    """Leave a process on the node that has imported an attempt worker."""
-
-
 class StandbyActor:
     """Keeps a process ready on its node; it ends with the agent, what was taken lives on."""
 
@@ -122,9 +118,9 @@ class RayLauncher:
             strategies = importlib.import_module("ray.util.scheduling_strategies")
             there = strategies.NodeAffinitySchedulingStrategy(node_id=address, soft=False)
             actor = ray.remote(StandbyActor).options(num_cpus=0, scheduling_strategy=there)
+            # One of the processes that Ray starts with a node; another one is for the attempt. A
+            # task would spoil that one: Ray gives no process that ran a task to an actor.
             self._standbys[address] = actor.remote()
-            # Its process waits for the next attempt: its worker then need not boot.
-            ray.remote(warm).options(num_cpus=0, scheduling_strategy=there).remote()
         if self._wanted is not None:
             self._standbys[address].want.remote(self._wanted)
 

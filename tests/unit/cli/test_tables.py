@@ -129,6 +129,8 @@ def test_the_start_of_an_attempt_is_told_phase_by_phase() -> None:
     )
     assert list(tables.start_lines([first, second])) == [
         "start of attempt 1: 1.00 s: boot 1.00",
-        "start of attempt 2 (stood ready): 3.04 s: "
-        "detect 1.00, place 0.00, boot 2.00, start 0.00, import 0.04",
+        (
+            "start of attempt 2 (stood ready): 3.04 s: "
+            "detect 1.00, place 0.00, boot 2.00, start 0.00, import 0.04"
+        ),
     ]

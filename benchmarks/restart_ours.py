@@ -138,7 +138,9 @@ class Lowtide:
         last, old = max(done.step for done in before), before[-1].pid
 
         def went_on() -> list[Done]:
-            after = [done for done in steps_of(self._log)[len(before) :] if done.pid != old]
+            since_us = before[-1].at_us
+            found = steps_of(self._log)
+            after = [done for done in found if done.at_us > since_us and done.pid != old]
             return after if any(done.step > last for done in after) else []
 
         found = measure(before, after=until(went_on, "it trains again"), killed_us=killed_us)

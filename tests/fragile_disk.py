@@ -62,7 +62,8 @@ class FragileDisk:
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Take note of what is about to be done, or end it."""
         handler = _HANDLERS.get(event)
-        paths = [Path(os.fsdecode(item)) for item in arguments[:2] if _is_path(item)]
+        named = arguments[:1] if event == "open" else arguments[:2]  # an open's second is its mode
+        paths = [Path(os.fsdecode(item)) for item in named if _is_path(item)]
         if handler is None or not paths or not all(map(self._is_inside, paths)):
             return
         if event == "open" and not arguments[2] & _WRITES:

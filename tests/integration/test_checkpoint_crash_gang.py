@@ -182,7 +182,7 @@ def lose_a_node(gang: Gang, rank: int, at: Address, *, ends_other: bool = True) 
     return codes
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rank", range(WORLD))
 def test_a_rank_that_dies_in_a_save_leaves_no_commit(
     gang: Gang, saves: dict[int, tuple[Address, ...]], rank: int, part: int

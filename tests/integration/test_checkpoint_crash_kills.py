@@ -5,7 +5,7 @@ restored with the uninterrupted training, and is killed at the next request. The
 a recording, so that a request that is added to a save is a case more.
 
 To die after one request is to die before the next one, as the store sees it; so the instant after
-is a case of its own only for the commit, the last one.
+is a case of its own only for the commit, the last one. `-m "integration and slow"` has the rest.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 PARTS: Final = 3
 """Each chain is cut into so many tests."""
+SOME: Final = [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, PARTS))]
+"""The whole node is lost at every request; of the rest, CI takes every third."""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +100,7 @@ def killed(job: Job, at: Address, *victims: str, after: bool = False) -> Attempt
     return attempt
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", SOME)
 def test_a_kill_before_training_costs_nothing(job: Job, requests: Requests, part: int) -> None:
     """Whichever request of its start an attempt dies at, the next one is as well off."""
     before = job.standing()
@@ -124,7 +126,7 @@ def test_a_commit_whose_answer_nobody_heard_counts(job: Job, requests: Requests)
     assert job.standing() == before + 1
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", SOME)
 def test_the_uploader_finishes_what_a_dead_training_handed_over(
     job: Job, requests: Requests, part: int
 ) -> None:
@@ -137,7 +139,7 @@ def test_the_uploader_finishes_what_a_dead_training_handed_over(
     assert job.standing() == before + len(chosen)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", SOME)
 def test_training_outlives_its_uploader(job: Job, requests: Requests, part: int) -> None:
     """The save in flight is lost and told as lost; the next one has a new uploader."""
     before = job.standing()

@@ -33,7 +33,6 @@ __all__ = ["s3_server"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 READS: Final = frozenset({"GET"})
-# Those that a start is spared in CI differ from their neighbours by little.
 FAULTS: Final[tuple[Fault, ...]] = (
     Before(),
     After(),
@@ -43,6 +42,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Flip(),
     Duplicate(heard=2),
 )
+# These differ from their neighbours by little: CI is spared them.
 MORE_FAULTS: Final[tuple[Fault, ...]] = (
     Before(reset=True),
     After(reset=True),
@@ -50,6 +50,9 @@ MORE_FAULTS: Final[tuple[Fault, ...]] = (
     Duplicate(heard=1),
     Delay(0.1),
 )
+
+
+CHOSEN: Final = [*FAULTS, *(pytest.param(one, marks=pytest.mark.slow) for one in MORE_FAULTS)]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,7 @@ class FirstTries:
         return True
 
 
-@pytest.mark.parametrize("fault", [*FAULTS, *MORE_FAULTS], ids=repr)
+@pytest.mark.parametrize("fault", CHOSEN, ids=repr)
 def test_no_save_fails_of_a_fault_that_passes(
     job: Job, save: tuple[Address, ...], fault: Fault
 ) -> None:
@@ -135,11 +138,7 @@ def test_no_save_fails_of_a_fault_that_passes(
     assert job.standing() == before + steps
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [*FAULTS, *(pytest.param(one, marks=pytest.mark.slow) for one in MORE_FAULTS)],
-    ids=repr,
-)
+@pytest.mark.parametrize("fault", CHOSEN, ids=repr)
 def test_a_start_meets_every_fault_once(job: Job, fault: Fault) -> None:
     """Whatever passes costs a start no commit: it restores the newest one."""
     before = job.run(steps=1).last("restored") + 1
@@ -150,6 +149,7 @@ def test_a_start_meets_every_fault_once(job: Job, fault: Fault) -> None:
     assert attempt.last("restored") == before
 
 
+@pytest.mark.slow
 def test_an_outage_costs_a_save_and_no_training(job: Job) -> None:
     """The store refuses a save for long: it fails and is told, and the next one is good."""
     before = job.standing()

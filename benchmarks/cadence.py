@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cadence_worlds import Life, Zone, levels_before, mean_life_s, worlds
+from benchmarks.cadence_worlds import Life, Zone, levels_at, mean_life_s, worlds
 from checkpointing.cadence import Cadence, interval_us, save_cost_us
 from checkpointing.hazard_posterior import MILLION, HazardPosterior
 from cluster.hazard import noticed_ppm, posterior
@@ -136,19 +136,18 @@ def by_rule(belief: HazardPosterior, *, notice_ppm: int = 0) -> Interval:
     return interval_s
 
 
-def of_flavor(zone: Zone, life: Life) -> HazardPosterior:
+def of_flavor(zone: Zone, index: int) -> HazardPosterior:
     """Give what the scheduler believes of the zone's nodes when a life begins."""
-    before = [one for one in zone.lives if one.from_s < life.from_s]
+    before = zone.lives[:index]
     lived_ms = zone.nodes * int(sum(one.lasts_s for one in before) * 1_000)
     evictions, exposure_ms = posterior(Market.SPOT, evictions=len(before), exposure_ms=lived_ms)
     return HazardPosterior(evictions, exposure_ms * 1_000 // zone.nodes)
 
 
-def of_spell(zone: Zone, life: Life) -> HazardPosterior:
+def of_spell(zone: Zone, index: int) -> HazardPosterior:
     """Give the same where the ups and downs were observed: by the age of the spell."""
-    now_us = int(life.from_s * US)
-    levels = levels_before(zone, life, start_us=0)
-    spell = present([levels], nodes=zone.nodes, now_us=now_us, up=True)
+    now_us = int(zone.lives[index].from_s * US)
+    spell = present([levels_at(zone, index)], nodes=zone.nodes, now_us=now_us, up=True)
     exposure_us = int((YOUNG_H + spell.age_h) * MS_PER_HOUR) * 1_000
     return HazardPosterior(round(HAZARD * spell.up_factor * MILLION), exposure_us)
 
@@ -186,15 +185,15 @@ def measure(zones: Iterable[Zone]) -> dict[str, Any]:
         dice = random.Random(zone.name)
         best = fixed(_best_fixed_s(zone))
         mean_s = mean_life_s(zone.lives)
-        share = noticed_ppm(evictions=len(zone.lives), noticed=int(KEPT_NOTICES * len(zone.lives)))
-        for life in zone.lives:
+        for index, life in enumerate(zone.lives):
             end = "cut" if life.cut else "lost"
-            spell = of_spell(zone, life)
+            spell = of_spell(zone, index)
+            share = noticed_ppm(evictions=index, noticed=int(KEPT_NOTICES * index))
             strategies = {f"fixed-{m}min": fixed(60 * m) for m in (10, 30, 60)} | {
                 "young": fixed(young_s(mean_s)),
                 "daly": fixed(daly_s(mean_s)),
                 "best-fixed": best,
-                "rule": by_rule(of_flavor(zone, life)),
+                "rule": by_rule(of_flavor(zone, index)),
                 "rule-age": by_rule(spell),
             }
             for name, interval in strategies.items():

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.rows import KEPT_LEVELS
+
 H100 = (
     "asia-southeast1-c",
     "europe-west1-c",
@@ -130,13 +132,10 @@ def mean_life_s(lives: tuple[Life, ...]) -> float:
     return sum(life.lasts_s for life in lives) / max(1, ends)
 
 
-def levels_before(zone: Zone, life: Life, *, start_us: int) -> tuple[tuple[int, int], ...]:
-    """Give the ups and downs that a scheduler has observed when a life begins."""
+def levels_at(zone: Zone, index: int) -> tuple[tuple[int, int], ...]:
+    """Give the ups and downs that a scheduler remembers when a life begins, in microseconds."""
     seen: list[tuple[int, int]] = []
-    for one in zone.lives:
-        if one.from_s > life.from_s:
-            break
-        seen.append((start_us + int(one.from_s * 1e6), zone.nodes))
-        if one is not life:
-            seen.append((start_us + int((one.from_s + one.lasts_s) * 1e6), 0))
-    return tuple(seen)
+    for one in zone.lives[max(0, index - KEPT_LEVELS // 2) : index + 1]:
+        seen.append((int(one.from_s * 1e6), zone.nodes))
+        seen.append((int((one.from_s + one.lasts_s) * 1e6), 0))
+    return tuple(seen[:-1][-KEPT_LEVELS:])  # its own end is not known yet

@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from checkpointing.archive import Archive
 from checkpointing.clock import monotonic_us, now_us
+from checkpointing.collection import collection_paused
 from checkpointing.control import (
     DRAINED_EXIT_CODE,
     Committed,
@@ -75,6 +76,8 @@ class Engine:
         self._archive = archive
         self._watch = DrainWatch(control)
         self._restored: RestorePoint | None = None
+        self.skipped: tuple[str, ...] = ()
+        """Why newer commits were passed over at the start, one sentence each."""
         self._first = 0
         self._total = 0
         self._completed = 0
@@ -102,6 +105,7 @@ class Engine:
         found = resume(
             self._archive, gang=self._gang, tell=self._restoring, place=self._subjects.place
         )
+        self.skipped = found.skipped
         if found.point is not None:
             self._take_up(found.point)
         self._control.send(
@@ -245,8 +249,10 @@ class Engine:
         self._saved = step
         if self._gang.rank == 0:
             self._control.send(Saving(step=step, at_us=now_us()))
-        state = self._subjects.capture(rank=self._gang.rank)
-        self._note(self.saver.save(state, step=step))
+        with collection_paused():
+            state = self._subjects.capture(rank=self._gang.rank)
+            waited = self.saver.save(state, step=step)
+        self._note(waited)
 
     def _note(self, report: SaveReport | None) -> None:
         """Take in how a save ended, and tell."""

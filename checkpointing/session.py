@@ -137,6 +137,11 @@ class Session:
         return 0 if self._engine is None else self._engine.restored_step
 
     @property
+    def skipped(self) -> tuple[str, ...]:
+        """Why newer checkpoints were passed over on entry, one sentence each."""
+        return () if self._engine is None else self._engine.skipped
+
+    @property
     def stats(self) -> Stats:
         """Totals of this session's saves."""
         saver = None if self._engine is None else self._engine.saver
@@ -176,7 +181,8 @@ def _uploader(
     archive: Archive, environment: Environment, *, uri: str, retention: Retention
 ) -> Uploader:
     origin = collect(world_size=archive.identity.world_size)
-    if environment.upload_in_thread:
+    own_memory = archive.storage.uri.startswith("memory:")  # another process would see another
+    if environment.upload_in_thread or own_memory:
         return ThreadUploader(Depot(archive, retention=retention, provenance=origin))
     order = DepotOrder(uri, archive.identity, archive.conditional, retention, origin)
     return ProcessUploader(order)

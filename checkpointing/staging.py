@@ -8,8 +8,10 @@ in many containers) does not hold for it.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +22,19 @@ from checkpointing.layout import Layout, plan_layout
 from checkpointing.manifest import TensorEntry
 from checkpointing.snapshot import Snapshot
 from checkpointing.state_tree import FlatState
-from checkpointing.tensor_bytes import copy_into
+from checkpointing.tensor_bytes import address_of, copy_into
 
 _HEADROOM_PERCENT: Final = 2  # a state that grows a little (a counter, a list) keeps its arena
 _HEADROOM_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Where tensors of these kinds go; most saves of a training have the same."""
+
+    kinds: list[object]
+    layout: Layout
+    entries: tuple[TensorEntry, ...]
 
 
 class Arena:
@@ -37,31 +48,42 @@ class Arena:
         """Times that memory was allocated and touched; 1 in a healthy training."""
         self._memory: torch.Tensor | None = None
         self._previous: Layout | None = None
+        self._plan: _Plan | None = None
 
     def take(self, flat: FlatState, *, step: int, at_us: int) -> Snapshot:
         """Copy `flat` into the arena; raise `CheckpointError` if memory would not fit."""
-        snapshot, destinations = self.plan(flat, step=step, at_us=at_us)
-        for leaf, destination in zip(flat.leaves, destinations, strict=True):
-            copy_into(leaf, destination)
-        return snapshot
-
-    def plan(
-        self, flat: FlatState, *, step: int, at_us: int
-    ) -> tuple[Snapshot, tuple[torch.Tensor, ...]]:
-        """Make room for `flat` and say where each leaf's bytes go; copy nothing yet."""
-        sizes = [leaf.nbytes for leaf in flat.leaves]
-        layout = plan_layout(sizes, groups=[leaf.group for leaf in flat.leaves])
-        memory = self._fitting(layout)
-        destinations = tuple(
-            memory[offset : offset + size]
-            for offset, size in zip(layout.offsets, sizes, strict=True)
-        )
-        entries = tuple(
-            TensorEntry(leaf.dtype, leaf.shape, layout.parts(number), leaf.shard)
-            for number, leaf in enumerate(flat.leaves)
-        )
+        plan = self._planned(flat)
+        memory = self._fitting(plan.layout)
+        base = memory.data_ptr()
+        for leaf, offset, size in zip(
+            flat.leaves, plan.layout.offsets, plan.layout.sizes, strict=True
+        ):
+            address = address_of(leaf)
+            if address is None:
+                copy_into(leaf, memory[offset : offset + size])
+            else:
+                # A plain memcpy in this thread: torch would start its thread pool for every
+                # tensor, which on a busy machine is many times slower, and numpy or a slice of
+                # the arena cost microseconds each, for hundreds of tensors.
+                ctypes.memmove(base + offset, address, size)
         view = memory.numpy().data
-        return Snapshot(step, at_us, flat.tree, entries, layout.chunks, view), destinations
+        return Snapshot(step, at_us, flat.tree, plan.entries, plan.layout.chunks, view)
+
+    def _planned(self, flat: FlatState) -> _Plan:
+        """Lay out `flat`, as the last time if its tensors are of the same kinds."""
+        kinds: list[object] = [
+            (leaf.nbytes, leaf.group, leaf.dtype, leaf.shape, leaf.shard) for leaf in flat.leaves
+        ]
+        if self._plan is None or self._plan.kinds != kinds:
+            layout = plan_layout(
+                [leaf.nbytes for leaf in flat.leaves], groups=[leaf.group for leaf in flat.leaves]
+            )
+            entries = tuple(
+                TensorEntry(leaf.dtype, leaf.shape, layout.parts(number), leaf.shard)
+                for number, leaf in enumerate(flat.leaves)
+            )
+            self._plan = _Plan(kinds, layout, entries)
+        return self._plan
 
     def close(self) -> None:
         """Give the memory back; whoever else has mapped it keeps it."""

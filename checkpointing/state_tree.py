@@ -117,7 +117,10 @@ class _Flattener:
     def pairs(self, value: Mapping[Any, Any], path: tuple[object, ...]) -> list[object]:
         """Encode the items of a mapping, in their order."""
         return [
-            [self.encode(key, (*path, key)), self.encode(item, (*path, key))]
+            [
+                key if type(key) in _PLAIN else self.encode(key, (*path, key)),
+                item if type(item) in _PLAIN else self.encode(item, (*path, key)),
+            ]
             for key, item in value.items()
         ]
 
@@ -193,10 +196,10 @@ class _Flattener:
     ) -> int:
         if not self._keeping:
             return 0
-        if identity not in self._numbers:
-            self._numbers[identity] = len(self.leaves)
+        number = self._numbers.setdefault(identity, len(self.leaves))  # hashed once: it is long
+        if number == len(self.leaves):
             self.leaves.append(TensorLeaf(source=value, group=_group(path)))
-        return self._numbers[identity]
+        return number
 
 
 class _Unflattener:
@@ -315,13 +318,13 @@ def _from_scalar(dtype: str, data: str) -> object:
 def _identity(value: torch.Tensor) -> object:
     if value.numel() == 0:
         return ("empty", id(value))  # empty storages all share the address 0
-    view = (value.storage_offset(), tuple(value.shape), value.stride(), value.dtype)
-    storage = (value.device, value.untyped_storage().data_ptr())
-    return (storage, view, value.is_conj(), value.is_neg())
+    # Of one device, dtype and kind, the first element's address, the shape and the strides say it.
+    place = (value.device, value.data_ptr(), value.untyped_storage().data_ptr())
+    return (place, value.shape, value.stride(), value.dtype, value.is_conj(), value.is_neg())
 
 
 def _group(path: tuple[object, ...]) -> str:
-    return "/".join(str(part) for part in path[:2])
+    return "/".join(map(str, path[:2]))
 
 
 def _refuse(value: object, path: tuple[object, ...], why: str) -> NoReturn:

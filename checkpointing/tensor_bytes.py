@@ -52,6 +52,16 @@ class TensorLeaf:
         return self.source.numel() * self.source.itemsize
 
 
+def address_of(leaf: TensorLeaf) -> int | None:
+    """Return where the leaf's bytes lie, row-major and in this process's memory, or None."""
+    source = leaf.source
+    if isinstance(source, np.ndarray) or not source.is_cpu or not source.is_contiguous():
+        return None
+    if source.is_conj() or source.is_neg():
+        return None
+    return source.data_ptr() or None  # a lazy tensor of zeros has no bytes
+
+
 def copy_into(leaf: TensorLeaf, destination: torch.Tensor) -> None:
     """Copy the leaf's bytes, row-major, into `destination` (flat uint8 of exactly its size)."""
     if leaf.nbytes == 0:

@@ -159,8 +159,15 @@ def _last_line(text: str) -> str:
 
 
 def _import_path() -> Sequence[str]:
-    """Return where it may import from: our own place, and what is not the training's folder."""
+    """Return where it may import from: what is not the training's folder, our own place included.
+
+    Our place comes before anything installed, so that both processes are of one version, and after
+    the standard library, so that nothing beside us can stand in for a part of it.
+    """
     home = str(Path(__file__).resolve().parents[1])
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     local = {"", str(Path.cwd())} | ({str(Path(script).resolve().parent)} if script else set())
-    return [*(path for path in sys.path if path not in local | {home}), home]
+    path = [place for place in sys.path if place not in local | {home}]
+    installed = (number for number, place in enumerate(path) if "site-packages" in place)
+    path.insert(next(installed, len(path)), home)
+    return path

@@ -20,7 +20,7 @@ from checkpointing.errors import CheckpointError, FencedOut
 from checkpointing.file_storage import FileStorage
 from checkpointing.publish import Published
 from checkpointing.uploader import Outcome
-from checkpointing.uploader_process import ProcessUploader
+from checkpointing.uploader_process import ProcessUploader, _import_path
 from checkpointing.uploader_wire import outcome_from, outcome_json
 from tests.unit.checkpointing.training import Interrupted, Trainee, train
 
@@ -140,6 +140,23 @@ def test_the_trainings_folder_cannot_break_it(
     _, session = train(tmp_path / "store", steps=3, save_every_s=1e-6)
     assert session.stats.saves >= 1
     assert session.stats.failures == 0
+
+
+def test_both_processes_are_of_one_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another installed `checkpointing` does not run in the uploader; no stdlib is hidden."""
+    installed = str(Path(pytest.__file__).parents[1])
+    monkeypatch.setattr(sys, "path", ["/lib/stdlib", str(ROOT / "other"), installed, str(ROOT)])
+    path = _import_path()
+    assert path.index("/lib/stdlib") < path.index(str(ROOT)) < path.index(installed)
+
+
+def test_a_store_in_memory_is_served_by_a_thread() -> None:
+    """Another process would see another, empty memory."""
+    uri = "memory://own-memory"
+    train(uri, steps=3)
+    _, session = train(uri, steps=3)
+    assert session.restored_step == 3
+    assert session.skipped == ()
 
 
 def test_a_thread_does_it_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

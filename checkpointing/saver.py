@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from checkpointing.cadence import Cadence, Tariff
 from checkpointing.clock import monotonic_us, now_us
 from checkpointing.errors import CheckpointError
+from checkpointing.gate import StepGate
 from checkpointing.hazard_posterior import Risk
 from checkpointing.notice_budget import DrainPlan, SaveSample
 from checkpointing.pacer import Pacer
 from checkpointing.publish import Published
 from checkpointing.restore import RestorePoint
+from checkpointing.snapshot import Snapshot
 from checkpointing.staging import Arena
-from checkpointing.state_tree import flatten
+from checkpointing.state_tree import FlatState, flatten
 from checkpointing.uploader import Outcome, Uploader
 
 
@@ -53,13 +56,22 @@ class Saver:
     """Takes snapshots and has them published in the background, one at a time."""
 
     def __init__(
-        self, uploader: Uploader, *, cadence: Cadence, tariff: Tariff | None = None
+        self,
+        uploader: Uploader,
+        *,
+        cadence: Cadence,
+        tariff: Tariff | None = None,
+        gate: StepGate | None = None,
     ) -> None:
-        """Snapshots go to `uploader` when `cadence` says so; `tariff` is what its store charges."""
+        """Snapshots go to `uploader` when `cadence` says so; `tariff` is what its store charges.
+
+        With a `gate`, what only optimizer steps change is copied while training goes on.
+        """
         self.stats = Stats()
         self._uploader = uploader
         self._pacer = Pacer(cadence, tariff=tariff or Tariff(), at_us=monotonic_us())
         self._arena = Arena()
+        self._gate = gate
         self._in_flight: _InFlight | None = None
         self._step_began_us: int | None = None
         self._step_began_busy = False
@@ -67,7 +79,7 @@ class Saver:
     @property
     def busy(self) -> bool:
         """Whether a save is in flight."""
-        return self._uploader.busy
+        return self._in_flight is not None
 
     def set_interval(self, interval_us: int) -> None:
         """Use a fixed interval; 0 returns to the automatic cadence."""
@@ -116,8 +128,7 @@ class Saver:
         """
         started_us = monotonic_us()
         waited = self._wait_for_previous()
-        snapshot = self._arena.take(flatten(state), step=step, at_us=now_us())
-        self._uploader.submit(snapshot, descriptor=self._arena.descriptor)
+        snapshot = self._staged(flatten(state), step=step)
         stall_us = monotonic_us() - started_us
         self._in_flight = _InFlight(step, snapshot.at_us, started_us, stall_us)
         self._pacer.began(monotonic_us())
@@ -126,6 +137,11 @@ class Saver:
 
     def collect(self, *, timeout_s: float = 0) -> SaveReport | None:
         """Return the report of the save in flight if it ends within `timeout_s`."""
+        if self._in_flight is None or not self._copied(timeout_s):
+            return None
+        torn = None if self._gate is None else self._gate.take_error()
+        if torn is not None:
+            return self._report(Outcome(self._in_flight.step, error=torn))
         outcome = self._uploader.collect(timeout_s)
         return None if outcome is None else self._report(outcome)
 
@@ -139,11 +155,29 @@ class Saver:
 
     def close(self) -> None:
         """Give the memory back; a save in flight may still end."""
+        if self._gate is not None:
+            self._gate.close()
         self._uploader.close()
         self._arena.close()
 
+    def _staged(self, flat: FlatState, *, step: int) -> Snapshot:
+        """Copy what must be copied now, and see to the rest and to the upload."""
+        if self._gate is None:
+            snapshot = self._arena.take(flat, step=step, at_us=now_us())
+            self._uploader.submit(snapshot, descriptor=self._arena.descriptor)
+            return snapshot
+        snapshot, copies = self._arena.begin(
+            flat, step=step, at_us=now_us(), later=self._gate.holds()
+        )
+        submit = partial(self._uploader.submit, snapshot, descriptor=self._arena.descriptor)
+        self._gate.start(copies, then=submit)
+        return snapshot
+
+    def _copied(self, timeout_s: float) -> bool:
+        return self._gate is None or self._gate.finished(timeout_s)
+
     def _wait_for_previous(self) -> SaveReport | None:
-        if not self._uploader.busy:
+        if not self.busy:
             return None
         report = self.collect()
         if report is None:
@@ -153,9 +187,8 @@ class Saver:
         return report
 
     def _report(self, outcome: Outcome) -> SaveReport:
-        ended = self._in_flight
-        assert ended is not None, "an outcome without a save"
-        self._in_flight = None
+        assert self._in_flight is not None, "an outcome without a save"
+        ended, self._in_flight = self._with_waiting(self._in_flight), None
         if outcome.published is None:
             self._pacer.failed(monotonic_us())
             self.stats = replace(self.stats, failures=self.stats.failures + 1)
@@ -164,6 +197,12 @@ class Saver:
         return SaveReport(
             ended.step, ended.snapshot_us, ended.stall_us, outcome.published, outcome.error
         )
+
+    def _with_waiting(self, ended: _InFlight) -> _InFlight:
+        """Add what an optimizer's step stood at the gate."""
+        waited_us = 0 if self._gate is None else self._gate.waited_us
+        self.stats = replace(self.stats, stall_us=self.stats.stall_us + waited_us)
+        return replace(ended, stall_us=ended.stall_us + waited_us)
 
     def _succeeded(self, ended: _InFlight, published: Published) -> None:
         self._pacer.succeeded(

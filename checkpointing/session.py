@@ -25,6 +25,7 @@ from checkpointing.engine import Engine
 from checkpointing.environment import Environment, new_nonce, process_id, read_environment
 from checkpointing.errors import CheckpointError
 from checkpointing.gang import Gang, current_gang
+from checkpointing.gate import StepGate
 from checkpointing.identity import Identity
 from checkpointing.prefetch import prefetched
 from checkpointing.provenance import collect
@@ -57,11 +58,14 @@ class Session:
         save_to: str | None = None,
         save_every_s: float = 0,
         keep: int = 3,
+        overlap: bool = False,
         **extra: object,
     ) -> None:
         """`save_every_s` > 0 fixes the interval between saves; `keep` newest commits stay.
 
         `save_to`: a folder for checkpoints outside Lowtide. Inside, the job's own place wins.
+        `overlap`: copy parameters and optimizer state while the next step computes its gradients;
+        `optimizer.step` waits for the copy. For trainings that change parameters nowhere else.
         """
         self._model = model
         self._objects = {
@@ -75,6 +79,7 @@ class Session:
         self._save_to = save_to
         self._interval_us = int(save_every_s * 1_000_000)
         self._retention = Retention(last=keep)
+        self._overlap = overlap
         self._engine: Engine | None = None
 
     def __enter__(self) -> Self:
@@ -173,7 +178,9 @@ class Session:
             uploader = _uploader(archive, environment, uri=uri or "", retention=self._retention)
             interval_us = environment.interval_ms * 1000 or self._interval_us
             tariff = OBJECT_STORE if archive.storage.uri.startswith("s3:") else None
-            saver = Saver(uploader, cadence=Cadence(interval_us=interval_us), tariff=tariff)
+            gate = StepGate(subjects.optimizers) if self._overlap else None
+            cadence = Cadence(interval_us=interval_us)
+            saver = Saver(uploader, cadence=cadence, tariff=tariff, gate=gate)
         return Engine(subjects, gang=gang, control=control, archive=archive, saver=saver)
 
 

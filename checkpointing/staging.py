@@ -11,18 +11,21 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import torch
 
 from checkpointing.errors import CheckpointError
+from checkpointing.gate import Copy
 from checkpointing.layout import Layout, plan_layout
 from checkpointing.manifest import TensorEntry
 from checkpointing.snapshot import Snapshot
 from checkpointing.state_tree import FlatState
-from checkpointing.tensor_bytes import address_of, copy_into
+from checkpointing.tensor_bytes import TensorLeaf, address_of, copy_into
 
 _HEADROOM_PERCENT: Final = 2  # a state that grows a little (a counter, a list) keeps its arena
 _HEADROOM_BYTES: Final = 1 << 20
@@ -52,22 +55,26 @@ class Arena:
 
     def take(self, flat: FlatState, *, step: int, at_us: int) -> Snapshot:
         """Copy `flat` into the arena; raise `CheckpointError` if memory would not fit."""
+        snapshot, _ = self.begin(flat, step=step, at_us=at_us, later=lambda _leaf: False)
+        return snapshot
+
+    def begin(
+        self, flat: FlatState, *, step: int, at_us: int, later: Callable[[TensorLeaf], bool]
+    ) -> tuple[Snapshot, tuple[Copy, ...]]:
+        """Copy what `later` does not hold back; return the copies that are still to be made."""
         plan = self._planned(flat)
         memory = self._fitting(plan.layout)
-        base = memory.data_ptr()
+        copies = []
         for leaf, offset, size in zip(
             flat.leaves, plan.layout.offsets, plan.layout.sizes, strict=True
         ):
-            address = address_of(leaf)
-            if address is None:
-                copy_into(leaf, memory[offset : offset + size])
+            if later(leaf):
+                copies.append(_later(leaf, memory, offset))
             else:
-                # A plain memcpy in this thread: torch would start its thread pool for every
-                # tensor, which on a busy machine is many times slower, and numpy or a slice of
-                # the arena cost microseconds each, for hundreds of tensors.
-                ctypes.memmove(base + offset, address, size)
+                _copy(leaf, memory, offset=offset, size=size)
         view = memory.numpy().data
-        return Snapshot(step, at_us, flat.tree, plan.entries, plan.layout.chunks, view)
+        snapshot = Snapshot(step, at_us, flat.tree, plan.entries, plan.layout.chunks, view)
+        return snapshot, tuple(copies)
 
     def _planned(self, flat: FlatState) -> _Plan:
         """Lay out `flat`, as the last time if its tensors are of the same kinds."""
@@ -119,6 +126,23 @@ class Arena:
         self.descriptor = os.memfd_create("lowtide-arena", os.MFD_CLOEXEC)
         os.ftruncate(self.descriptor, size)
         return mmap.mmap(self.descriptor, size)
+
+
+def _copy(leaf: TensorLeaf, memory: torch.Tensor, *, offset: int, size: int) -> None:
+    address = address_of(leaf)
+    if address is None:
+        copy_into(leaf, memory[offset : offset + size])
+    else:
+        # A plain memcpy in this thread: torch would start its thread pool for every tensor, which
+        # on a busy machine is many times slower, and numpy or a slice of the arena cost
+        # microseconds each, for hundreds of tensors.
+        ctypes.memmove(memory.data_ptr() + offset, address, size)
+
+
+def _later(leaf: TensorLeaf, memory: torch.Tensor, offset: int) -> Copy:
+    source = cast("torch.Tensor", leaf.source)
+    make = partial(_copy, leaf, memory, offset=offset, size=leaf.nbytes)
+    return Copy(source, source._version, make)  # noqa: SLF001 - torch's own write counter
 
 
 def available_bytes() -> int | None:

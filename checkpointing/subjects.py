@@ -60,6 +60,12 @@ class Subjects:
         self._loader = found.pop("loader", None)
         self._shared = found
 
+    @property
+    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """The torch optimizers among the objects."""
+        found = (item for item in self._shared.values() if isinstance(item, torch.optim.Optimizer))
+        return tuple(found)
+
     def capture(self, *, rank: int) -> dict[str, object]:
         """Return what this rank saves; tensors are not copied."""
         own: dict[str, object] = {"rng": capture_rng()}

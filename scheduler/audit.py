@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler.audit_fold import Fold, Row
+from scheduler.audit_fold import Fold
+from scheduler.audit_rows import Row
 
 _US_PER_HOUR = 3_600_000_000
 _MILLI_US_PER_GPU_MS = 1_000_000

@@ -46,6 +46,7 @@ def test_no_sample_twice_and_none_lost(
     taken: list[int] = []
     states: list[Any] = []
     epoch = 0
+    loaders: list[ResumableLoader[Any]] = []
     for batch, world, count in zip(batches, worlds, (*steps, 0), strict=True):
         loaders = gang(samples, batch=batch, world=world)
         for loader in loaders if states else []:

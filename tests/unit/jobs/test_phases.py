@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,5 +69,6 @@ def test_a_failure_of_the_script_is_not_a_detection() -> None:
 def test_clocks_that_differ_never_make_a_phase_negative(instants: list[int | None]) -> None:
     """Instants come from several machines."""
     names = ("started_us", "process_us", "opened_us", "training_us", "caught_up_us", "ended_us")
-    row = replace(SECOND, **dict(zip(names, instants, strict=True)))
+    changed: dict[str, Any] = dict(zip(names, instants, strict=True))
+    row = replace(SECOND, **changed)
     assert all(us >= 0 for us in restart_phases(row, before=FIRST).values())

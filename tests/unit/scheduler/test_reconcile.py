@@ -270,7 +270,7 @@ def test_what_a_restart_took_is_kept_with_its_attempts() -> None:
     bench.node(34, "n2")
     second = bench.lease(35, nodes=("n2",))
     bench.notice(36, nt.WorkersUp, attempt_id=second)
-    opened = {"attempt_id": second, "process_us": 37 * S, "standby": True}
+    opened: dict[str, Any] = {"attempt_id": second, "process_us": 37 * S, "standby": True}
     assert bench.notice(38, nt.ChildOpened, **opened) == 1
     assert bench.notice(39, nt.ChildOpened, **opened) == 0
     bench.notice(40, nt.TrainingBegan, attempt_id=second, step=30, total_steps=100)

@@ -31,8 +31,9 @@ ROOT = Path(__file__).resolve().parents[3]
 def descriptors() -> Iterator[None]:
     """After the test this process has no more open descriptors and children than before."""
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as names
+    children = set(psutil.Process().children())  # of other tests: not ours to judge
     yield
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= children
     assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
@@ -162,14 +163,15 @@ def test_a_store_in_memory_is_served_by_a_thread() -> None:
 def test_a_thread_does_it_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`LOWTIDE_UPLOADER=thread` starts no process."""
     monkeypatch.setenv("LOWTIDE_UPLOADER", "thread")
-    seen = []
+    seen: set[psutil.Process] = set()
+    before = set(psutil.Process().children())
     train(
         tmp_path,
         steps=4,
-        each=lambda _step: seen.append(len(psutil.Process().children())),
+        each=lambda _step: seen.update(psutil.Process().children()),
         save_every_s=1e-6,
     )
-    assert seen == [0] * 4
+    assert seen <= before
     assert threading.active_count() >= 1
 
 

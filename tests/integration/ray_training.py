@@ -1,22 +1,35 @@
-"""A tiny data-parallel training in Ray Train, one of whose workers dies once."""
+"""A tiny data-parallel training in Ray Train, one of whose workers dies once.
+
+A script, `ray_training.py FOLDER NAME [KILL_IN]`: Ray takes up its settings once per process, and a
+test's process needs others for the clusters of other tests.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import train
-from ray.train.torch import prepare_model
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, prepare_model
 
 from checkpointing import ResumableLoader
 from checkpointing.integrations.ray_train import ray_session
 
 STEPS = 8
+ROOT = Path(__file__).resolve().parents[2]
+VARIABLES = {
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",  # a shared machine is slow now and then
+}
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -51,3 +64,31 @@ def strike(config: dict[str, Any], *, rank: int, step: int) -> None:
         done.touch()
         os.kill(os.getpid(), signal.SIGKILL)
         threading.Event().wait()
+
+
+def main(folder: Path, name: str, kill_in: int | None = None) -> None:
+    """Train with two workers on a Ray of its own; rank 0 tells in `FOLDER/NAME.json`."""
+    ray.init(
+        num_cpus=3,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": VARIABLES},
+    )
+    try:
+        TorchTrainer(
+            train_loop,
+            train_loop_config={"kill_in": kill_in, "told": str(folder / f"{name}.json")},
+            scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+            run_config=RunConfig(
+                storage_path=str(folder), name=name, failure_config=FailureConfig(max_failures=1)
+            ),
+        ).fit()
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    # As the module that the workers import, not as `__main__`.
+    from tests.integration.ray_training import main as start
+
+    start(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

@@ -146,7 +146,7 @@ class ControlClient:
             reader = _Lines(self._take)
             while not self._closing.is_set():
                 self._send_queued(link)
-                ready, _, _ = select.select([link, self._wake_out], [], [], _IDLE_S)
+                ready = _readable(link, self._wake_out, timeout_s=_IDLE_S)
                 if self._wake_out in ready:
                     self._wake_out.recv(_READ_BYTES)
                 if link in ready and not reader.feed(link.recv(_READ_BYTES)):
@@ -174,6 +174,15 @@ class ControlClient:
             self.risk = message
         elif isinstance(message, Hurry):
             self.hurries += 1
+
+
+def _readable(*links: socket.socket, timeout_s: float) -> list[socket.socket]:
+    # Not select(): a training may well have more than the 1,024 descriptors that it can tell.
+    poll = select.poll()
+    for link in links:
+        poll.register(link, select.POLLIN)
+    ready = {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
+    return [link for link in links if link.fileno() in ready]
 
 
 class _Lines:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +53,7 @@ class Arena:
         self._memory: torch.Tensor | None = None
         self._previous: Layout | None = None
         self._plan: _Plan | None = None
+        self._closer: weakref.finalize[..., Arena] | None = None
 
     def take(self, flat: FlatState, *, step: int, at_us: int) -> Snapshot:
         """Copy `flat` into the arena; raise `CheckpointError` if memory would not fit."""
@@ -95,9 +97,10 @@ class Arena:
     def close(self) -> None:
         """Give the memory back; whoever else has mapped it keeps it."""
         self._memory = self._previous = None
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+        self.descriptor = None
+        if self._closer is not None:
+            self._closer()
+            self._closer = None
 
     def _fitting(self, layout: Layout) -> torch.Tensor:
         if self._memory is None or self._memory.numel() < layout.total_bytes:
@@ -124,6 +127,8 @@ class Arena:
         if not hasattr(os, "memfd_create"):
             return mmap.mmap(-1, size)
         self.descriptor = os.memfd_create("lowtide-arena", os.MFD_CLOEXEC)
+        # Also where nobody calls `close`: an arena that is forgotten must not keep a descriptor.
+        self._closer = weakref.finalize(self, os.close, self.descriptor)
         os.ftruncate(self.descriptor, size)
         return mmap.mmap(self.descriptor, size)
 

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -386,3 +386,19 @@ def under(monkeypatch: pytest.MonkeyPatch, place: Path, folder: Path) -> None:
     monkeypatch.setenv("LOWTIDE_EPOCH", "1")
     monkeypatch.setenv("LOWTIDE_CHECKPOINT_URI", (folder / "store").as_uri())
     monkeypatch.setenv("LOWTIDE_CONTROL", str(place))
+
+
+def test_a_training_with_many_descriptors_is_heard(worker: Worker, place: Path) -> None:
+    """Data loaders and caches open thousands: the socket's number may be any."""
+    with ExitStack() as held:
+        for _ in range(1_100):
+            held.callback(os.close, os.dup(0))
+        client = ControlClient(str(place), hello=Hello(rank=0, pid=1))
+        client.send(Finished(step=3, at_us=4))
+        assert worker.heard(Finished).step == 3
+        worker.tell(Drain(deadline_us=9))
+        until_us = now_us() + 20 * S
+        while client.drain_deadline_us is None and now_us() < until_us:
+            threading.Event().wait(0.01)
+        assert client.drain_deadline_us == 9
+        client.close(flush_s=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import os
 import struct
 import sys
 from collections import Counter, OrderedDict, deque
@@ -449,3 +451,19 @@ def test_the_arena_is_reused_and_clean() -> None:
     again = [bytes(chunk) for chunk in arena.take(flatten(state), step=3, at_us=0).chunks]
     assert again == first
     assert arena.allocations == 1
+
+
+def test_a_forgotten_arena_keeps_no_descriptor() -> None:
+    """Whoever drops an arena without closing it leaks nothing."""
+    arena = Arena()
+    arena.take(flatten({"a": torch.zeros(4)}), step=1, at_us=0)
+    descriptor = arena.descriptor
+    assert descriptor is not None
+    inode = os.fstat(descriptor).st_ino
+    del arena
+    gc.collect()
+    try:
+        found = os.fstat(descriptor).st_ino
+    except OSError:
+        return  # closed, and nobody else has the number yet
+    assert found != inode

@@ -45,7 +45,8 @@ def restart_phases(row: AttemptRow, *, before: AttemptRow | None) -> dict[str, i
 
 def phases_by_attempt(attempts: Sequence[AttemptRow]) -> dict[str, dict[str, int]]:
     """Give the phases of each attempt of one job, by its id; oldest attempt first."""
-    before = [None, *attempts[:-1]]
+    befores = (None, *attempts)
     return {
-        row.id: restart_phases(row, before=old) for row, old in zip(attempts, before, strict=True)
+        row.id: restart_phases(row, before=before)
+        for row, before in zip(attempts, befores, strict=False)  # nobody comes after the last
     }

@@ -72,3 +72,9 @@ def test_clocks_that_differ_never_make_a_phase_negative(instants: list[int | Non
     changed: dict[str, Any] = dict(zip(names, instants, strict=True))
     row = replace(SECOND, **changed)
     assert all(us >= 0 for us in restart_phases(row, before=FIRST).values())
+
+
+def test_a_job_without_attempts_has_no_phases() -> None:
+    """A job that only waits is shown like any other."""
+    assert phases_by_attempt([]) == {}
+    assert list(phases_by_attempt([FIRST])) == [FIRST.id]

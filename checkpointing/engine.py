@@ -251,7 +251,7 @@ class Engine:
             self._control.send(Saving(step=step, at_us=now_us()))
         with collection_paused():
             state = self._subjects.capture(rank=self._gang.rank)
-            waited = self.saver.save(state, step=step)
+            waited = self.saver.save(state, step=step, frozen=self._subjects.frozen())
         self._note(waited)
 
     def _note(self, report: SaveReport | None) -> None:

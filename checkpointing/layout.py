@@ -1,8 +1,9 @@
 """Where each tensor lies in the arena, and where the arena is cut into chunks. Pure.
 
 Chunks are 16 to 32 MiB (smaller only at the end of a group). A large tensor has chunks of its own
-and small neighbours share one, so that a tensor which does not change keeps its chunks and is not
-sent again.
+and small ones of a group share one, so that a tensor which does not change keeps its chunks and is
+not sent again. A group lies together wherever its tensors stand in the state: the adapters between
+the frozen layers of a model make one small chunk, not one in every chunk of the model.
 """
 
 from __future__ import annotations
@@ -53,15 +54,18 @@ def plan_layout(
 
 @lru_cache(maxsize=4)
 def _planned(sizes: tuple[int, ...], groups: tuple[str, ...], chunk_bytes: int) -> Layout:
-    offsets: list[int] = []
+    offsets = [0] * len(sizes)
     chunks: list[tuple[int, int]] = []
     cursor = opened = 0
+    rank = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    order = sorted(range(len(sizes)), key=lambda index: rank[groups[index]])
     previous = groups[0] if groups else ""
-    for size, group in zip(sizes, groups, strict=True):
+    for index in order:
+        size, group = sizes[index], groups[index]
         alone = size >= chunk_bytes
         if group != previous or alone or cursor + size - opened >= 2 * chunk_bytes:
             opened = cursor = _close(chunks, opened, cursor)
-        offsets.append(cursor)
+        offsets[index] = cursor
         if alone:
             chunks.extend(_cuts(cursor, cursor + size, chunk_bytes))
             opened = cursor = _aligned(cursor + size)

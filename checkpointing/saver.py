@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -121,14 +122,15 @@ class Saver:
         plan = self._pacer.plan_drain(budget_us, in_flight_since_us=None, at_us=monotonic_us())
         return plan is DrainPlan.FRESH
 
-    def save(self, state: object, *, step: int) -> SaveReport | None:
+    def save(self, state: object, *, step: int, frozen: Collection[int] = ()) -> SaveReport | None:
         """Snapshot `state` and start publishing; return the previous save's report, if waited for.
 
-        Raises `UnsupportedState` with the path of what cannot be saved.
+        `frozen` has the addresses of tensors that are not being trained. Raises `UnsupportedState`
+        with the path of what cannot be saved.
         """
         started_us = monotonic_us()
         waited = self._wait_for_previous()
-        snapshot = self._staged(flatten(state), step=step)
+        snapshot = self._staged(flatten(state, frozen=frozen), step=step)
         stall_us = monotonic_us() - started_us
         self._in_flight = _InFlight(step, snapshot.at_us, started_us, stall_us)
         self._pacer.began(monotonic_us())

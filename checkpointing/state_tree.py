@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
@@ -59,9 +59,13 @@ class FlatState:
     leaves: tuple[TensorLeaf, ...]
 
 
-def flatten(state: object) -> FlatState:
-    """Take `state` apart without copying any tensor; raise `UnsupportedState` with the path."""
-    flattener = _Flattener()
+def flatten(state: object, *, frozen: Collection[int] = ()) -> FlatState:
+    """Take `state` apart without copying any tensor; raise `UnsupportedState` with the path.
+
+    Tensors at the addresses `frozen` are not being trained, and get groups of their own: chunks
+    without a trained tensor in them stay the same, and are not sent again.
+    """
+    flattener = _Flattener(frozen)
     tree = flattener.encode(state, ())
     return FlatState(tree, tuple(flattener.leaves))
 
@@ -91,8 +95,9 @@ class ShardsOf:
 class _Flattener:
     """Walks a state once, numbering the tensors it meets."""
 
-    def __init__(self) -> None:
+    def __init__(self, frozen: Collection[int]) -> None:
         self.leaves: list[TensorLeaf] = []
+        self._frozen = frozen
         self._numbers: dict[object, int] = {}
         self._composites: dict[int, object] = {}
         self._shard_names: dict[object, str] = {}
@@ -138,7 +143,10 @@ class _Flattener:
     def tensor(self, value: torch.Tensor, path: tuple[object, ...]) -> object:
         """Give a tensor its number; the same view of the same storage has the same one."""
         if is_plain(value):
-            return {"tensor": self._number(value, _identity(value), path)}
+            group = _group(path)
+            if self._frozen and value.data_ptr() in self._frozen:
+                group += "/frozen"
+            return {"tensor": self._number(value, _identity(value), group)}
         if is_sharded(value):
             return self._sharded(value, path)
         why = refusal(value)
@@ -189,16 +197,14 @@ class _Flattener:
             _refuse(value, path, f"an array of dtype {value.dtype}")
         address = value.__array_interface__["data"][0]
         identity = ("numpy", address, value.shape, value.strides, value.dtype.str)
-        return {"tensor": self._number(value, identity, path)}
+        return {"tensor": self._number(value, identity, _group(path))}
 
-    def _number(
-        self, value: torch.Tensor | np.ndarray, identity: object, path: tuple[object, ...]
-    ) -> int:
+    def _number(self, value: torch.Tensor | np.ndarray, identity: object, group: str) -> int:
         if not self._keeping:
             return 0
         number = self._numbers.setdefault(identity, len(self.leaves))  # hashed once: it is long
         if number == len(self.leaves):
-            self.leaves.append(TensorLeaf(source=value, group=_group(path)))
+            self.leaves.append(TensorLeaf(source=value, group=group))
         return number
 
 

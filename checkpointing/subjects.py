@@ -20,6 +20,7 @@ from checkpointing.restore import Moved, RestorePoint, state_fields
 from checkpointing.rng import apply_rng, capture_rng, derived_rng
 from checkpointing.sharded import ShardedValue, may_shard
 from checkpointing.state_tree import ShardsOf
+from checkpointing.tensor_kinds import is_plain
 
 _APPLY_ERRORS: Final = (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError)
 
@@ -75,6 +76,13 @@ class Subjects:
             return {"own": own}
         shared = {name: self._read(name) for name in self._shared}
         return {"shared": ShardsOf(shared) if rank else shared, "own": own}
+
+    def frozen(self) -> frozenset[int]:
+        """Return the addresses of the parameters that are not being trained."""
+        modules = (item for item in self._shared.values() if isinstance(item, torch.nn.Module))
+        parameters = (parameter for module in modules for parameter in module.parameters())
+        still = (each for each in parameters if not each.requires_grad and is_plain(each))
+        return frozenset(each.data_ptr() for each in still)
 
     def place(self, value: ShardedValue) -> Target:
         """Say which box of a sharded tensor the objects need here, and how they need it."""

@@ -28,7 +28,7 @@ class TensorLeaf:
 
     source: torch.Tensor | np.ndarray
     group: str
-    """Top-level name it belongs to; groups never share a chunk."""
+    """Where it belongs: a top-level name, and whether it is trained. Groups share no chunk."""
     shard: Shard | None = None
     """Which box of a sharded tensor it is."""
 

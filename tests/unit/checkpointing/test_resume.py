@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import signal
@@ -371,6 +372,34 @@ def test_unchanged_state_is_not_sent_again(tmp_path: Path) -> None:
     full = frozen.weight.nbytes
     assert full < s.stats.new_bytes < full * 1.1
     assert s.stats.saves >= 2
+
+
+def test_adapters_between_frozen_layers_are_sent_alone(tmp_path: Path) -> None:
+    """Small trained tensors share no chunk with their frozen neighbours, wherever they stand."""
+    layers: list[torch.nn.Module] = []
+    adapters: list[torch.nn.Parameter] = []
+    for _ in range(10):
+        frozen, adapter = torch.nn.Linear(200, 200), torch.nn.Linear(200, 1, bias=False)
+        layers += [frozen.requires_grad_(requires_grad=False), adapter]
+        adapters.append(adapter.weight)
+    model = torch.nn.Sequential(*layers)
+    sent = []
+    with Session(model=model, save_to=str(tmp_path), save_every_s=EVERY_STEP) as s:
+        for _ in s.steps(6):
+            for weight in adapters:
+                weight.data += 1
+            sent.append(s.stats.new_bytes)
+    whole = sum(parameter.nbytes for parameter in model.parameters())
+    moving = sum(weight.nbytes for weight in adapters)
+    assert s.stats.saves >= 2
+    assert whole < s.stats.new_bytes < whole + 8 * 1.3 * moving
+    fresh = torch.nn.Sequential(*copy.deepcopy(layers))
+    for parameter in fresh.parameters():
+        parameter.data.zero_()
+    with Session(model=fresh, save_to=str(tmp_path), save_every_s=EVERY_STEP) as s:
+        assert s.restored_step == 6
+    pairs = zip(model.parameters(), fresh.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_retention_deletes_exactly_the_rest(tmp_path: Path) -> None:

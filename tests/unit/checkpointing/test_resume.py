@@ -377,7 +377,7 @@ def test_unchanged_state_is_not_sent_again(tmp_path: Path) -> None:
 def test_adapters_between_frozen_layers_are_sent_alone(tmp_path: Path) -> None:
     """Small trained tensors share no chunk with their frozen neighbours, wherever they stand."""
     layers: list[torch.nn.Module] = []
-    adapters: list[torch.nn.Parameter] = []
+    adapters: list[torch.Tensor] = []
     for _ in range(10):
         frozen, adapter = torch.nn.Linear(200, 200), torch.nn.Linear(200, 1, bias=False)
         layers += [frozen.requires_grad_(requires_grad=False), adapter]

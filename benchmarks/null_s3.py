@@ -220,7 +220,7 @@ def _get(wire: Wire, store: _Store, request: Request) -> None:
         _error(wire, "416 Range Not Satisfiable", "InvalidRange")
         return
     headers = {"ETag": found.etag, "Last-Modified": formatdate(0, usegmt=True)}
-    whole = end - start == found.length
+    whole = "range" not in request.headers
     if found.checksum and whole and "x-amz-checksum-mode" in request.headers:
         headers |= dict([found.checksum])
     if not whole:

@@ -104,11 +104,13 @@ class Arena:
 
     def _fitting(self, layout: Layout) -> torch.Tensor:
         if self._memory is None or self._memory.numel() < layout.total_bytes:
-            self.close()
+            self.close()  # forgets the previous layout too
             self._memory = self._allocate(_with_headroom(layout.total_bytes))
             self.allocations += 1
-        elif layout != self._previous:
-            self._memory.zero_()  # gaps must not keep old bytes: equal states have equal chunks
+        if layout != self._previous:
+            # Gaps must not keep old bytes: equal states have equal chunks. It also touches every
+            # page in use, so that no later snapshot pays for it; the headroom costs nothing yet.
+            self._memory[: layout.total_bytes].zero_()
         self._previous = layout
         return self._memory
 
@@ -121,7 +123,7 @@ class Arena:
         except OSError as error:
             raise _too_small(size, free or 0) from error
         _pin(memory)
-        return memory.zero_()  # touches every page, so that no later snapshot pays for it
+        return memory
 
     def _mapping(self, size: int) -> mmap.mmap:
         if not hasattr(os, "memfd_create"):

@@ -148,7 +148,7 @@ def _launch(folder: Path, config: Path, ports: dict[str, int]) -> subprocess.Pop
         "-s3.iam=false",
         "-s3.autoCreateBucket=false",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=100",
+        "-volume.max=1000",
         "-volume.preStopSeconds=0",
         *(f"-{option}={port}" for option, port in ports.items()),
     ]

@@ -12,6 +12,7 @@ from typing import Literal
 from jobs.reasons import Reason
 from jobs.spec import JobSpec
 from jobs.states import AttemptState, JobState
+from jobs.wants import ArrayPlace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class JobSubmitted:
     owner: str
     deadline_us: int | None
     idempotency_key: str = ""
+    array: ArrayPlace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

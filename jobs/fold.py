@@ -23,6 +23,11 @@ _COUNTERS = {
     AttemptState.FAILED: "failures",
 }
 
+_CAUSES = {
+    Reason.LAUNCH_FAILED: "launch_failures",  # that is nobody's eviction
+    Reason.HEARTBEAT_LOST: "lost",  # nor is that: the node may be as well as ever
+}
+
 
 def replay(records: Iterable[ev.Record]) -> State:
     """Rebuild the state from a whole journal."""
@@ -68,6 +73,7 @@ def _on_submitted(state: State, e: ev.JobSubmitted) -> None:
         changed_us=e.at_us,
         deadline_us=e.deadline_us,
         work_ms=e.spec.work or 0,
+        array=e.array,
     )
     state.put_job(row)
 
@@ -214,10 +220,17 @@ def _on_attempt_ended(state: State, e: ev.AttemptEnded) -> None:
     state.put_lease(replace(state.leases[row.lease_id], released_us=e.at_us))
     for node_id in row.node_ids:
         _touch_idle(state, node_id, at_us=e.at_us)
-    counter = _COUNTERS.get(e.state)
-    if counter and e.reason is not Reason.LAUNCH_FAILED:  # that is nobody's eviction
-        job = state.jobs[row.job_id]
-        state.put_job(replace(job, **{counter: getattr(job, counter) + 1}))
+    state.put_job(_counted(state.jobs[row.job_id], row, e))
+
+
+def _counted(job: JobRow, attempt: AttemptRow, e: ev.AttemptEnded) -> JobRow:
+    """Count an attempt's end against its own cause, and its time on capacity."""
+    lasted_us = 0 if attempt.started_us is None else max(0, e.at_us - attempt.started_us)
+    job = replace(job, runtime_ms=job.runtime_ms + lasted_us // 1_000)
+    if e.state is AttemptState.FAILED:
+        job = replace(job, last_error=e.detail or job.last_error)
+    counter = _CAUSES.get(e.reason) or _COUNTERS.get(e.state)
+    return replace(job, **{counter: getattr(job, counter) + 1}) if counter else job
 
 
 def _on_node_requested(state: State, e: ev.NodeRequested) -> None:

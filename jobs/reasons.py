@@ -19,6 +19,8 @@ class Reason(StrEnum):
     WAITS_FOR_WINDOW = "waits-for-window"
     WAITS_FOR_BUDGET = "waits-for-budget"
     WAITS_FOR_BOOT = "waits-for-boot"
+    WAITS_FOR_JOB = "waits-for-job"
+    WAITS_FOR_ARRAY = "waits-for-array"
     PAUSED = "paused"
     NO_FLAVOR = "no-flavor"
     RETRY_AFTER_FAILURE = "retry-after-failure"
@@ -37,7 +39,11 @@ class Reason(StrEnum):
     USER_CANCELLED = "user-cancelled"
     USER_PAUSED = "user-paused"
     MAX_FAILURES = "max-failures"
+    MAX_EVICTIONS = "max-evictions"
+    MAX_LOST = "max-lost"
+    MAX_LAUNCH_FAILURES = "max-launch-failures"
     MAX_RUNTIME = "max-runtime"
+    DEPENDENCY_FAILED = "dependency-failed"
     # a node came or went
     FOR_ATTEMPT = "for-attempt"
     IDLE = "idle"
@@ -52,6 +58,8 @@ HELP: dict[Reason, str] = {
     Reason.WAITS_FOR_WINDOW: "a cheaper window starts inside the slack",
     Reason.WAITS_FOR_BUDGET: "the team's budget would be exceeded",
     Reason.WAITS_FOR_BOOT: "its nodes are booting",
+    Reason.WAITS_FOR_JOB: "a job that it comes after has not ended as it must",
+    Reason.WAITS_FOR_ARRAY: "max_parallel elements of its array are up already",
     Reason.PAUSED: "held by its owner until `lowtide resume`",
     Reason.NO_FLAVOR: "no flavor that is configured now fits the spec",
     Reason.RETRY_AFTER_FAILURE: "the script failed; it is tried again within max_failures",
@@ -68,7 +76,11 @@ HELP: dict[Reason, str] = {
     Reason.USER_CANCELLED: "cancelled by its owner",
     Reason.USER_PAUSED: "paused by its owner; it saved first",
     Reason.MAX_FAILURES: "the script failed more often than max_failures allows",
-    Reason.MAX_RUNTIME: "it ran longer than max_runtime allows",
+    Reason.MAX_EVICTIONS: "it was evicted more often than max_evictions allows",
+    Reason.MAX_LOST: "its worker fell silent more often than max_lost allows",
+    Reason.MAX_LAUNCH_FAILURES: "its nodes failed to start more often than max_launch_failures",
+    Reason.MAX_RUNTIME: "it was longer on capacity than max_runtime allows, over all attempts",
+    Reason.DEPENDENCY_FAILED: "a job that it comes after did not succeed",
     Reason.FOR_ATTEMPT: "launched for a job",
     Reason.IDLE: "released after its idle time",
     Reason.JOINED: "joined by itself (somebody else runs it)",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from jobs.reasons import Reason
 from jobs.spec import JobSpec
 from jobs.states import ATTEMPT_ENDS, JOB_ENDS, AttemptState, JobState, NodeState
+from jobs.wants import ArrayPlace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,12 @@ class JobRow:
     failures: int = 0  # the user's errors, counted against spec.max_failures
     evictions: int = 0  # the cloud's doing, never counted against max_failures
     preemptions: int = 0
+    lost: int = 0  # attempts whose worker fell silent, counted against spec.max_lost
+    launch_failures: int = 0  # attempts whose nodes did not start
+    runtime_ms: int = 0  # time on capacity over all attempts that ended
+    last_error: str = ""  # what the last attempt that failed said
+    array: ArrayPlace | None = None
+    ahead_us: int = 0  # set inside a cycle only: due so long before its deadline, for others' sake
     step: int = 0  # completed steps, as last reported (may be beyond the restore point)
     total_steps: int = 0  # 0 = not known yet
     work_ms: int = 0  # estimate of the whole useful training time; 0 = not known

@@ -11,12 +11,20 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from jobs.durations import Deadline, DurationMs, to_us
 from jobs.errors import SpecError
+from jobs.wants import MAX_PREDECESSORS, After, ArraySpec, OnFailure
 
 NANOS_PER_USD = 1_000_000_000
 
@@ -25,6 +33,9 @@ Label = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 Argument = Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*$")]
 """Text that a process can be given."""
+
+ExitCode = Annotated[int, Field(ge=-255, le=255)]
+"""As the operating system tells it; a signal is negative."""
 
 
 class Market(StrEnum):
@@ -38,8 +49,8 @@ class Market(StrEnum):
 class JobSpec(BaseModel):
     """A retrain job. All amounts are per gang unless they say otherwise.
 
-    Durations (``work``, ``setup``, ``restore``, ``save``, ``checkpoint_interval``,
-    ``max_runtime``) take ``"6h30m"`` or seconds and are kept as integer milliseconds.
+    Durations (``work``, ``setup``, ``restore``, ``save``, ``checkpoint_interval``, ``max_runtime``,
+    ``retry_delay``) take ``"6h30m"`` or seconds and are kept as integer milliseconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -83,8 +94,39 @@ class JobSpec(BaseModel):
     team: Label = "default"
     tags: Mapping[Label, Label] = Field(default_factory=dict)
     priority: int = Field(default=0, ge=-1_000, le=1_000)
+
     max_failures: int = Field(default=0, ge=0, le=100, description="retries of the user's errors")
-    max_runtime: DurationMs | None = Field(default=None, description="longest time of one attempt")
+    retry_on: tuple[ExitCode, ...] = Field(
+        default=(), description="exit codes worth a retry; empty = any"
+    )
+    retry_delay: DurationMs = Field(
+        default=0, description="pause before the first retry, doubled with each; 0 = the server's"
+    )
+    max_evictions: int | None = Field(default=None, ge=0, le=100_000, description="absent = any")
+    max_lost: int | None = Field(
+        default=None, ge=0, le=100_000, description="lost heartbeats; absent = any number"
+    )
+    max_launch_failures: int | None = Field(
+        default=None, ge=0, le=100_000, description="nodes that did not start; absent = any number"
+    )
+    max_runtime: DurationMs | None = Field(
+        default=None,
+        gt=0,
+        description="longest time on capacity over all attempts; waiting does not count",
+    )
+
+    after: tuple[After, ...] = Field(
+        default=(), max_length=MAX_PREDECESSORS, description="jobs that must have ended before"
+    )
+    on_failure: OnFailure = Field(
+        default=OnFailure.CANCEL, description="what becomes of it when one of them did not succeed"
+    )
+    array: ArraySpec | None = Field(
+        default=None, description="makes one job for each index or row of parameters"
+    )
+    max_parallel: int | None = Field(
+        default=None, ge=1, description="elements of the array that may be up at once"
+    )
 
     @field_validator("gpus")
     @classmethod
@@ -96,6 +138,13 @@ class JobSpec(BaseModel):
             msg = "a fraction of a GPU has at most three decimals"
             raise ValueError(msg)
         return value
+
+    @model_validator(mode="after")
+    def _parallel_needs_array(self) -> Self:
+        if self.max_parallel is not None and self.array is None:
+            msg = "max_parallel is for arrays; give array too"
+            raise ValueError(msg)
+        return self
 
     @property
     def label(self) -> str:
@@ -144,7 +193,7 @@ def spec_error(error: ValidationError) -> SpecError:
         f"Field '{field}': {text}.",
         remedy=f"Correct '{field}' (got {first['input']!r})."
         if field != "spec"
-        else "Add the missing field.",
+        else "Correct the specification.",
     )
 
 

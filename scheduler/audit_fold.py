@@ -47,6 +47,7 @@ _COUNTED = {
     "preempted": "preemptions",
     "failed": "failures",
 }
+_OWN_COUNTER = {"launch-failed": "launch_failures", "heartbeat-lost": "lost"}
 
 
 class Fold:
@@ -236,8 +237,12 @@ class Fold:
         for node_id in attempt["node_ids"]:
             self.open[node_id].pop(lease["id"], None)
             self._touch(node_id, e["at_us"])
-        counter = _COUNTED.get(e["state"])
-        if counter and e["reason"] != "launch-failed":
+        started_us = attempt["started_us"]
+        job["runtime_ms"] += 0 if started_us is None else max(0, e["at_us"] - started_us) // 1_000
+        if e["state"] == "failed":
+            job["last_error"] = e["detail"] or job["last_error"]
+        counter = _OWN_COUNTER.get(e["reason"]) or _COUNTED.get(e["state"])
+        if counter:
             job[counter] += 1
 
     # -- nodes and flavors ----------------------------------------------------------------

@@ -39,12 +39,18 @@ def new_job(e: Row) -> Row:
         "attempt_id": "",
         "ended_us": None,
         "restore_point": None,
+        "last_error": "",
+        "array": e["array"],
     } | dict.fromkeys(
         (
             "attempts",
             "failures",
             "evictions",
             "preemptions",
+            "lost",
+            "launch_failures",
+            "runtime_ms",
+            "ahead_us",
             "step",
             "total_steps",
             "waited_ms",

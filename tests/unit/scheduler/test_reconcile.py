@@ -60,7 +60,7 @@ def test_progress_measures_the_work_from_real_steps() -> None:
         (nt.Outcome.FAILED, JobState.FAILED, Reason.USER_ERROR, "failures"),
         (nt.Outcome.SUCCEEDED, JobState.SUCCEEDED, Reason.FINISHED, None),
         (nt.Outcome.NODE_LOST, JobState.QUEUED, Reason.NODE_LOST, "evictions"),
-        (nt.Outcome.HEARTBEAT_LOST, JobState.QUEUED, Reason.HEARTBEAT_LOST, "evictions"),
+        (nt.Outcome.HEARTBEAT_LOST, JobState.QUEUED, Reason.HEARTBEAT_LOST, "lost"),
         (nt.Outcome.DRAINED, JobState.QUEUED, Reason.OPERATOR, "preemptions"),
     ],
 )
@@ -72,7 +72,8 @@ def test_each_outcome_has_its_own_budget(
     bench.over(20, attempt, outcome, exit_code=1, detail="boom")
     job = bench.state.jobs["a"]
     assert (job.state, job.reason) == (state, reason)
-    counts = {name: getattr(job, name) for name in ("failures", "evictions", "preemptions")}
+    names = ("failures", "evictions", "preemptions", "lost")
+    counts = {name: getattr(job, name) for name in names}
     assert counts == {name: int(name == counter) for name in counts}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 
+from jobs.rows import JobRow
 from jobs.spec import JobSpec, parse_spec
 from jobs.wants import ArrayPlace, ArraySpec, ParameterValue
 
@@ -15,6 +16,17 @@ TAG = "lowtide-array"
 def element_id(array_id: str, index: int) -> str:
     """Give the id of an element; no other job's id holds a dot."""
     return f"{array_id}.{index}"
+
+
+def members(jobs: Mapping[str, JobRow], name: str) -> list[JobRow]:
+    """Give the job of that id, or all known elements of the array of that id; else nothing."""
+    if name in jobs:
+        return [jobs[name]]
+    first = jobs.get(element_id(name, 0))
+    if first is None or first.array is None:
+        return []
+    names = (element_id(name, index) for index in range(first.array.size))
+    return [jobs[one] for one in names if one in jobs]
 
 
 def elements(spec: JobSpec, *, array_id: str) -> list[tuple[ArrayPlace, JobSpec]]:

@@ -15,10 +15,13 @@ from scheduler import sentences
 from scheduler.market import MS_PER_HOUR, Market, could_hold, shared
 from scheduler.needs import REACTION_US, is_sure, with_stalls_ms
 from scheduler.snapshot import PolicySettings
+from scheduler.turns import Turns
 from scheduler.wishes import Wait
 
 
-def screen(jobs: Iterable[JobRow], *, market: Market) -> tuple[list[JobRow], list[Wait]]:
+def screen(
+    jobs: Iterable[JobRow], *, market: Market, turns: Turns
+) -> tuple[list[JobRow], list[Wait]]:
     """Part the queue into those that may start and those that are held.
 
     A job with a cancel request is in neither: the controller ends it.
@@ -28,7 +31,7 @@ def screen(jobs: Iterable[JobRow], *, market: Market) -> tuple[list[JobRow], lis
     for job in jobs:
         if job.cancel_requested:
             continue
-        wait = _held(job, market=market)
+        wait = _held(job, market=market) or turns.wait(job)
         if wait is None:
             free.append(job)
         else:
@@ -41,7 +44,8 @@ def _held(job: JobRow, *, market: Market) -> Wait | None:
         return Wait(job=job, reason=Reason.PAUSED, sentence=sentences.PAUSED)
     retry_us = job.queued_us + _pause_ms(job, market.settings) * US_PER_MS
     if job.reason in _RETRIED and retry_us > market.now_us:
-        text = sentences.waits_to_retry(retry_us)
+        error = job.last_error if job.reason is Reason.RETRY_AFTER_FAILURE else ""
+        text = sentences.waits_to_retry(retry_us, error=error)
         return Wait(job=job, reason=job.reason, sentence=text, wakes_us=(retry_us,))
     if not market.allowed(job.spec):
         return Wait(job=job, reason=Reason.NO_FLAVOR, sentence=sentences.no_flavor(job.spec))
@@ -55,9 +59,11 @@ _MOST_DOUBLINGS = 6
 
 
 def _pause_ms(job: JobRow, settings: PolicySettings) -> int:
-    """Pause before another try: it doubles with each end of the job's attempts so far."""
-    ends = job.failures + job.evictions + job.preemptions
-    return settings.retry_delay_ms << min(max(0, ends - 1), _MOST_DOUBLINGS)
+    """Pause before another try: it doubles with each end of that cause so far."""
+    counts = {Reason.HEARTBEAT_LOST: job.lost, Reason.OPERATOR: job.preemptions}
+    ends = counts.get(job.reason, job.failures)
+    first_ms = job.spec.retry_delay or settings.retry_delay_ms
+    return first_ms << min(max(0, ends - 1), _MOST_DOUBLINGS)
 
 
 def check_admissible(

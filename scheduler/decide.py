@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scheduler import admission, budgets, preemption, scaling, spot_policy
+from scheduler import admission, budgets, claims, preemption, scaling, spot_policy
 from scheduler.market import Market
 from scheduler.placement import Pools, place_all
 from scheduler.plan import Plan
 from scheduler.snapshot import Snapshot
+from scheduler.turns import Turns
 from scheduler.wishes import Wait, Wish
 
 
@@ -24,10 +25,12 @@ def decide(snapshot: Snapshot) -> Plan:
     node is due, an attempt on spot has to leave.
     """
     market = Market(snapshot)
+    # A predecessor is due in time for its dependents, and what sure capacity can hold at once.
+    snapshot = claims.brought_forward(snapshot, market=market)
     pools = Pools(snapshot)
 
-    # Who may be considered: not held, not in a pause, and something could hold it.
-    jobs, held = admission.screen(snapshot.queued, market=market)
+    # Who may be considered: its turn, not held, not in a pause, and something could hold it.
+    jobs, held = admission.screen(snapshot.queued, market=market, turns=Turns(snapshot))
     # Safety net first, then the policy: where each may start now, or why it waits.
     answers = spot_policy.nominate(jobs, market=market)
     # What the money left does not cover is off the table.

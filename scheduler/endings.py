@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from jobs import events as ev
+from jobs.arrays import members
 from jobs.durations import show_duration
 from jobs.reasons import Reason
 from jobs.rows import AttemptRow, JobRow
@@ -152,11 +153,10 @@ def _not_to_start(state: State, job: JobRow) -> tuple[JobState, Reason, str] | N
 def _failed_before(state: State, job: JobRow) -> JobRow | None:
     """Give the first predecessor that had to succeed and did not."""
     for one in job.spec.after:
-        before = state.jobs.get(one.job)
-        if one.when is When.ENDED or before is None or not before.ended:
-            continue
-        if before.state is not JobState.SUCCEEDED:
-            return before
+        if one.when is When.SUCCEEDED:
+            for before in members(state.jobs, one.job):
+                if before.ended and before.state is not JobState.SUCCEEDED:
+                    return before
     return None
 
 

@@ -13,6 +13,7 @@ from jobs.state import State
 from jobs.states import NodeState
 from scheduler.catalog import Catalog
 from scheduler.snapshot import LiveAttempt, NodeView, PolicySettings, Snapshot
+from scheduler.turns import predecessors
 
 _AHEAD_US = 48 * 3_600_000_000  # how far a plan looks into known prices
 
@@ -95,6 +96,7 @@ def observe(
             for job_id in state.queued
             if state.jobs[job_id].spec.budget_usd is not None
         ),
+        predecessors=predecessors(state.jobs, state.queued),
         settings=settings,
     )
 

@@ -68,6 +68,18 @@ def waits_for_window(
     )
 
 
+def stops_for_price(
+    at_us: int, *, resumes_us: int, saved_nanos: int, slack_us: int, rests_on: str
+) -> str:
+    """A running job stops at a checkpoint before dear hours."""
+    why = f" ({rests_on})" if rests_on else ""
+    slack = show_duration(slack_us // US_PER_MS)
+    return (
+        f"Stops at {show_instant(at_us)} at a checkpoint, goes on at {show_instant(resumes_us)}"
+        f"{why}: saves {show_usd(saved_nanos)}, {slack} of slack left after it."
+    )
+
+
 def waits_for_spot(*, until_us: int | None, more_nanos: int, per_hour: bool) -> str:
     """Spot has no room; the slack allows to wait for it."""
     unit = "/h" if per_hour else ""
@@ -95,9 +107,10 @@ def waits_for_budget(*, cost_nanos: int, left_nanos: int) -> str:
     )
 
 
-def waits_to_retry(at_us: int) -> str:
-    """What ended too soon is tried again after a pause."""
-    return f"Its last attempt failed or fell silent; tried again at {from_us(at_us):%H:%M:%S} UTC."
+def waits_to_retry(at_us: int, *, error: str = "") -> str:
+    """What ended too soon is tried again after a pause; ``error`` is what the script said."""
+    what = f"failed ({error})" if error else "failed or fell silent"
+    return f"Its last attempt {what}; tried again at {from_us(at_us):%H:%M:%S} UTC."
 
 
 def no_flavor(spec: JobSpec) -> str:

@@ -53,4 +53,5 @@ class Snapshot:
     offers: tuple[Offer, ...]
     windows: tuple[PriceWindow, ...] = ()
     budgets: tuple[BudgetRow, ...] = ()
+    predecessors: tuple[JobRow, ...] = ()  # that queued jobs come after, ended ones too
     settings: PolicySettings = field(default_factory=PolicySettings)

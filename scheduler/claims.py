@@ -1,0 +1,239 @@
+"""By when a job must REALLY be done: for its dependents, its array, and for who else needs room.
+
+A safety net that looks at one job at a time lets two deadlines count on the same last on-demand
+node, and lets the first job of a chain use up the slack of the last. So before a cycle decides,
+each deadline is brought forward to what is still in time for all:
+
+- a predecessor must leave its dependents their own latest start;
+- an element of a capped array must leave the elements after it their turns;
+- where more deadlines claim sure capacity at once than it has, they are laid out one after the
+  other, the last deadline as late as it can be (``scheduler.sure_room``), and each job's deadline
+  moves by as much as its latest start had to.
+
+Policies and the safety net then work with the earlier instant as if it were the job's own;
+``JobRow.ahead_us`` keeps what a sentence adds again. Nothing here outlives the cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from graphlib import TopologicalSorter
+
+from cluster.flavors import Flavor
+from jobs.arrays import members
+from jobs.durations import US_PER_MS
+from jobs.rows import JobRow
+from scheduler.market import Market
+from scheduler.needs import guarded_ms, is_sure, latest_start_us, overhead_ms, work_if_lost_ms
+from scheduler.snapshot import LiveAttempt, Snapshot
+from scheduler.sure_room import NODE_ROOM, Block, Claim, delays_us
+
+
+def brought_forward(snapshot: Snapshot, *, market: Market) -> Snapshot:
+    """Give the snapshot with every deadline at the instant that is in time for all."""
+    jobs = {job.id: job for job in _open_jobs(snapshot)}
+    if not any(job.deadline_us is not None for job in jobs.values()):
+        return snapshot
+    due = _after_chains(snapshot, jobs, market=market)
+    due |= _after_turns(jobs, due, market=market)
+    due |= _after_crowding(snapshot, jobs, due, market=market)
+    moved = {
+        job_id: _moved(jobs[job_id], at_us)
+        for job_id, at_us in due.items()
+        if at_us != jobs[job_id].deadline_us
+    }
+    if not moved:
+        return snapshot
+    return replace(
+        snapshot,
+        queued=tuple(moved.get(job.id, job) for job in snapshot.queued),
+        live=tuple(replace(one, job=moved.get(one.job.id, one.job)) for one in snapshot.live),
+    )
+
+
+def _moved(job: JobRow, due_us: int) -> JobRow:
+    own_us = due_us if job.deadline_us is None else job.deadline_us
+    return replace(job, deadline_us=due_us, ahead_us=own_us - due_us)
+
+
+def _open_jobs(snapshot: Snapshot) -> Iterator[JobRow]:
+    yield from snapshot.queued
+    yield from (one.job for one in snapshot.live)
+
+
+def starts_by_us(job: JobRow, due_us: int, *, market: Market) -> int | None:
+    """Give the latest start on sure capacity (any, without one) that is done by an instant.
+
+    None when no flavor can hold the job.
+    """
+    flavors = _surest(job, market=market)
+    if not flavors:
+        return None
+    return latest_start_us(
+        replace(job, deadline_us=due_us),
+        flavors,
+        work_ms=job.remaining_ms(),
+        restores=job.attempts > 0,
+        settings=market.settings,
+    )
+
+
+def _surest(job: JobRow, *, market: Market) -> tuple[Flavor, ...]:
+    sure = market.sure_flavors(job.spec)
+    return sure or tuple(offer.flavor for offer in market.allowed(job.spec))
+
+
+# -- chains and turns --------------------------------------------------------------------------
+
+
+def _after_chains(
+    snapshot: Snapshot, jobs: Mapping[str, JobRow], *, market: Market
+) -> dict[str, int]:
+    """Give each job's due instant, from the ends of all chains to their beginnings."""
+    due = {job.id: job.deadline_us for job in jobs.values() if job.deadline_us is not None}
+    before = _predecessors(snapshot, jobs)
+    if not before:
+        return due
+    for job_id in reversed(list(TopologicalSorter(before).static_order())):
+        if job_id not in due or job_id not in before:
+            continue
+        start_us = starts_by_us(jobs[job_id], due[job_id], market=market)
+        if start_us is not None:
+            for name in before[job_id]:
+                due[name] = min(due.get(name, start_us), start_us)
+    return due
+
+
+def _predecessors(snapshot: Snapshot, jobs: Mapping[str, JobRow]) -> dict[str, list[str]]:
+    """Give the open predecessors of each waiting job that has any."""
+    known = {**{job.id: job for job in snapshot.predecessors}, **jobs}
+    found: dict[str, list[str]] = {}
+    for job in snapshot.queued:
+        names = [row.id for one in job.spec.after for row in members(known, one.job)]
+        still = [name for name in dict.fromkeys(names) if name in jobs]
+        if still:
+            found[job.id] = still
+    return found
+
+
+def _after_turns(
+    jobs: Mapping[str, JobRow], due: Mapping[str, int], *, market: Market
+) -> dict[str, int]:
+    """Give the due instants of elements of capped arrays: each leaves the later ones their turn."""
+    arrays: dict[str, list[JobRow]] = {}
+    for job in jobs.values():
+        if job.array is not None and job.array.max_parallel is not None and job.id in due:
+            arrays.setdefault(job.array.id, []).append(job)
+    moved: dict[str, int] = {}
+    for open_ones in arrays.values():
+        # Those that are up go first, then the queue in its order.
+        ordered = sorted(open_ones, key=lambda job: not job.attempt_id)
+        moved |= _in_turns(ordered, due, market=market)
+    return moved
+
+
+def _in_turns(ordered: list[JobRow], due: Mapping[str, int], *, market: Market) -> dict[str, int]:
+    place = ordered[0].array
+    assert place is not None, f"not an element: {ordered[0].id}"
+    last_us = min(due[job.id] for job in ordered)
+    moved: dict[str, int] = {}
+    for index, job in enumerate(ordered):
+        rounds = (len(ordered) - 1 - index) // (place.max_parallel or len(ordered))
+        flavors = _surest(job, market=market)
+        if rounds and flavors:
+            moved[job.id] = min(due[job.id], last_us - rounds * _whole_us(job, flavors, market))
+    return moved
+
+
+def _whole_us(job: JobRow, flavors: Iterable[Flavor], market: Market) -> int:
+    slowest = max(flavors, key=lambda flavor: flavor.boot_ms)
+    guarded = guarded_ms(job.spec, job.work_ms, settings=market.settings)
+    return (overhead_ms(job, slowest, restores=False) + guarded) * US_PER_MS
+
+
+# -- crowding ----------------------------------------------------------------------------------
+
+
+def _after_crowding(
+    snapshot: Snapshot, jobs: Mapping[str, JobRow], due: Mapping[str, int], *, market: Market
+) -> dict[str, int]:
+    """Give the due instants of jobs whose latest starts would crowd each other out."""
+    blocks = [block for one in snapshot.live for block in _held(one, market=market)]
+    held = {block.job_id for block in blocks}
+    attempts = {one.job.id: one for one in snapshot.live}
+    claims = [
+        claim
+        for job_id, at_us in due.items()
+        if job_id not in held
+        for claim in claims_of(jobs[job_id], attempts.get(job_id), due_us=at_us, market=market)
+    ]
+    late = delays_us(claims, blocks=blocks, nodes=sure_nodes(market))
+    return {job_id: due[job_id] - delay for job_id, delay in late.items() if delay}
+
+
+def sure_nodes(market: Market) -> dict[str, int]:
+    """Give how many nodes each sure flavor can have."""
+    return {
+        offer.flavor.name: offer.limit or offer.flavor.max_nodes
+        for offer in market.offers.values()
+        if is_sure(offer.flavor)
+    }
+
+
+def claims_of(
+    job: JobRow, one: LiveAttempt | None, *, due_us: int, market: Market
+) -> Iterator[Claim]:
+    """Give the job's claim on sure capacity: none without an estimate, or where none is allowed."""
+    flavors = market.sure_flavors(job.spec)
+    if not flavors or not job.work_ms:
+        return
+    work_ms, restores = job.remaining_ms(), job.attempts > 0
+    if one is not None:
+        work_ms = work_if_lost_ms(job, one.attempt, now_us=market.now_us)
+    guarded = guarded_ms(job.spec, work_ms, settings=market.settings)
+    yield Claim(
+        job_id=job.id,
+        due_us=due_us,
+        submitted_us=job.submitted_us,
+        needs=tuple(
+            (
+                flavor.name,
+                (overhead_ms(job, flavor, restores=restores) + guarded) * US_PER_MS,
+                room(job, flavor),
+            )
+            for flavor in flavors
+        ),
+    )
+
+
+def _held(one: LiveAttempt, *, market: Market) -> Iterator[Block]:
+    """Give what a live attempt with a deadline holds of sure capacity until its end.
+
+    One without a deadline gives way (``scheduler.victims``), so it blocks nobody.
+    """
+    job, offer = one.job, market.offers.get(one.attempt.flavor)
+    if offer is None or not is_sure(offer.flavor) or job.deadline_us is None or not job.work_ms:
+        return
+    left_ms = work_if_lost_ms(job, one.attempt, now_us=market.now_us)
+    left_ms = min(left_ms, job.remaining_ms(step=job.step))
+    until_us = market.now_us + guarded_ms(job.spec, left_ms, settings=market.settings) * US_PER_MS
+    yield Block(
+        job_id=job.id,
+        flavor=offer.flavor.name,
+        start_us=market.now_us,
+        end_us=until_us,
+        room=room(job, offer.flavor),
+    )
+
+
+def room(job: JobRow, flavor: Flavor) -> int:
+    """Give the room that a gang takes, a node being ``NODE_ROOM``.
+
+    A share of a node is rounded up to a half, a quarter ...: such shares pack without gaps.
+    """
+    have, need = flavor.gpu_milli, job.spec.gpu_milli
+    if not have:
+        have, need = flavor.cpus, job.spec.cpus
+    each = max(1, have // max(1, need))
+    return job.spec.nodes * (NODE_ROOM >> (each.bit_length() - 1))

@@ -1,29 +1,30 @@
-"""A lower bound on the cost of many jobs: a linear program over class x slot x flavor (HiGHS).
+"""A lower bound on the cost of many jobs in hindsight: a linear program over class, slot, flavor.
 
-Jobs of the same shape, rules, release slot and deadline slot are one class. Everything that is
-relaxed makes it cheaper: a job may use parts of nodes, of gangs and of slots; it pays the share of
-a node that its GPUs are, its work and one set-up, no boot, no restore, no save, no idle time; in
-a slot the lowest price counts, and every drop of a limit leaves the notice time usable.
+Jobs with the same rules, release slot and deadline slot are one class. Everything that is relaxed
+makes it cheaper: a job may use parts of nodes, of gangs and of slots; it pays the share of a node
+that its GPUs are, its work and one set-up, no boot, no restore, no save, no idle time; in a slot
+the lowest price counts, and every drop of a limit leaves the notice time usable. Egress costs
+nothing and budgets do not bind.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import highspy
 import numpy as np
-from highspy._core import _Highs
 
 from jobs.durations import US_PER_MS, US_PER_S
 from jobs.ledger.split import US_PER_HOUR
 from jobs.spec import NANOS_PER_USD, JobSpec
 from scheduler.bound import Bound, Floats, Ints, extreme, last_change_us, price_steps
+from scheduler.horizon_model import Demand, Group, Supply, build
+from scheduler.horizon_solver import solve
 from scheduler.price_book import PriceBook
 from scheduler.scenario import Arrival, Capacity, Scenario
 
-_VARIABLES = 400_000
+_VARIABLES = 120_000
 _SAFE = 1 - 1e-6  # the solver's tolerance
 _MIN_SLOT_US = 600 * US_PER_S
 
@@ -32,43 +33,48 @@ _MIN_SLOT_US = 600 * US_PER_S
 class _Class:
     """Jobs that the program cannot tell apart."""
 
-    gpu_milli: int
-    flavors: tuple[int, ...]
+    flavors: Group
     release: int  # first slot
     end: int | None  # slot after the last; None = any later time will do
 
 
 @dataclass(slots=True)
-class _Demand:
-    """What a class needs, and how much of its first and last slot lies outside its jobs' spans."""
+class _Sum:
+    """What a class needs, and which span each of its jobs has with how many GPUs."""
 
-    node_hours: float = 0.0
-    nodes: int = 0
-    head: float = 0.0  # node-hours of the first slot before the submissions
-    tail: float = 0.0  # node-hours of the last slot after the deadlines
+    gpu_hours: float = 0.0
+    spans: list[tuple[int, int | None, float]] = field(default_factory=list)
 
 
 def several_jobs(scenario: Scenario, arrivals: Sequence[Arrival], *, book: PriceBook) -> Bound:
     """Give a lower bound on what all these jobs cost together, deadlines met."""
-    edges = _edges(scenario, arrivals)
-    classes = _classes(scenario, arrivals, edges)
-    prices = np.stack([_prices(c, edges, book) for c in scenario.capacities])
-    room = np.stack([_room(c, edges) for c in scenario.capacities])
-    usd = _Program(scenario.capacities, classes, prices, room, edges).solve()
-    return Bound(usd=None if usd is None else max(0.0, usd) * _SAFE, kind="lp")
+    paying = [arrival for arrival in arrivals if arrival.spec.gpu_milli]
+    if not paying:
+        return Bound(usd=0.0, kind="lp")  # who shares CPU nodes pays by cores: not bounded here
+    edges = _edges(scenario, paying)
+    supply = _supply(scenario.capacities, edges, book)
+    classes = _classes(scenario, paying, edges)
+    demands = [_demand(key, one, supply, edges) for key, one in classes.items()]
+    if any(not demand.group for demand in demands):
+        return Bound(usd=None, kind="lp")
+    found = solve(build(supply, demands))
+    return Bound(usd=None if found is None else max(0.0, found.usd) * _SAFE, kind="lp")
 
 
 def _edges(scenario: Scenario, arrivals: Sequence[Arrival]) -> Ints:
+    """Give the slots: the shorter, the tighter, as far as the number of variables allows."""
     start_us = min(arrival.at_us for arrival in arrivals)
     ends = [_deadline_us(arrival) for arrival in arrivals]
     last_us = max([end for end in ends if end is not None], default=start_us)
     if any(end is None for end in ends):
         work_us = max(arrival.spec.work or 0 for arrival in arrivals) * US_PER_MS
         last_us = max(last_us, last_change_us(scenario), *(a.at_us for a in arrivals)) + work_us
-    slot_us = US_PER_HOUR
-    shapes = len({(a.spec.nodes, a.spec.gpu_milli) for a in arrivals})
-    groups = min(len(arrivals), 50 * shapes)
-    while (last_us - start_us) // slot_us * groups * len(scenario.capacities) > _VARIABLES:
+    spans = [
+        (last_us if end is None else end) - a.at_us for a, end in zip(arrivals, ends, strict=True)
+    ]
+    total_us = sum(spans) + (last_us - start_us) * len(scenario.capacities)
+    slot_us = _MIN_SLOT_US
+    while total_us // slot_us > _VARIABLES:
         slot_us *= 2
     slots = max(1, -(-(last_us - start_us) // slot_us))
     return start_us + np.arange(slots + 1, dtype=np.int64) * slot_us
@@ -78,27 +84,51 @@ def _deadline_us(arrival: Arrival) -> int | None:
     return arrival.spec.deadline_us(submitted_us=arrival.at_us)
 
 
-def _classes(scenario: Scenario, arrivals: Sequence[Arrival], edges: Ints) -> dict[_Class, _Demand]:
+def _classes(scenario: Scenario, arrivals: Sequence[Arrival], edges: Ints) -> dict[_Class, _Sum]:
     """Group the jobs; releases move down and deadlines up to slot edges."""
-    classes: dict[_Class, _Demand] = defaultdict(_Demand)
-    slot_us = int(edges[1] - edges[0])
+    classes: dict[_Class, _Sum] = defaultdict(_Sum)
+    start_us, slot_us = int(edges[0]), int(edges[1] - edges[0])
     for arrival in arrivals:
         spec, deadline_us = arrival.spec, _deadline_us(arrival)
-        end = None if deadline_us is None else -(-(deadline_us - int(edges[0])) // slot_us)
-        flavors = (i for i, c in enumerate(scenario.capacities) if c.flavor.allows(spec))
-        release = (arrival.at_us - int(edges[0])) // slot_us
-        demand = classes[_Class(spec.gpu_milli, tuple(flavors), release, end)]
-        demand.nodes += spec.nodes
-        demand.node_hours += spec.nodes * _paid_ms(spec) / 3_600_000
-        demand.head += spec.nodes * (arrival.at_us - int(edges[release])) / US_PER_HOUR
-        if deadline_us is not None and end is not None:
-            after_us = int(edges[0]) + end * slot_us - deadline_us
-            demand.tail += spec.nodes * after_us / US_PER_HOUR
+        end = None if deadline_us is None else -(-(deadline_us - start_us) // slot_us)
+        flavors = (
+            i
+            for i, c in enumerate(scenario.capacities)
+            if c.flavor.gpu_milli and c.flavor.allows(spec)
+        )
+        key = _Class(tuple(flavors), (arrival.at_us - start_us) // slot_us, end)
+        gpus = spec.nodes * spec.gpu_milli / 1_000
+        classes[key].gpu_hours += gpus * _paid_ms(spec) * US_PER_MS / US_PER_HOUR
+        classes[key].spans.append((arrival.at_us, deadline_us, gpus))
     return classes
 
 
 def _paid_ms(spec: JobSpec) -> int:
     return (spec.work or 0) + spec.setup
+
+
+def _demand(key: _Class, one: _Sum, supply: Supply, edges: Ints) -> Demand:
+    """In a slot, each job can use its GPUs for that part of it that lies in its span."""
+    last = len(edges) - 1 if key.end is None else key.end
+    low, high = edges[key.release : last], edges[key.release + 1 : last + 1]
+    most = np.zeros(last - key.release)
+    for from_us, until_us, gpus in one.spans:
+        ends = high if until_us is None else np.minimum(high, until_us)
+        most += gpus * np.maximum(0, ends - np.maximum(low, from_us)) / US_PER_HOUR
+    late = None if key.end is not None else supply.usd[list(key.flavors)].min(initial=np.inf)
+    return Demand(
+        group=key.flavors, need=one.gpu_hours, first=key.release, most=most, late_usd=late
+    )
+
+
+def _supply(capacities: Sequence[Capacity], edges: Ints, book: PriceBook) -> Supply:
+    gpus = np.array([capacity.flavor.gpu_milli / 1_000 for capacity in capacities])[:, None]
+    prices = np.stack([_prices(capacity, edges, book) for capacity in capacities])
+    return Supply(
+        usd=np.divide(prices, gpus, out=np.zeros_like(prices), where=gpus > 0),
+        room=np.stack([_room(capacity, edges) for capacity in capacities]) * gpus,
+        weight=np.ones(len(capacities)),
+    )
 
 
 def _prices(capacity: Capacity, edges: Ints, book: PriceBook) -> Floats:
@@ -122,92 +152,3 @@ def _room(capacity: Capacity, edges: Ints) -> Floats:
     before = np.concatenate([[0], np.cumsum(drops)])
     extra = (before[last] - before[np.minimum(first, last)]) * notice_us
     return np.asarray((np.diff(upto) + extra) / US_PER_HOUR, dtype=np.float64)
-
-
-class _Program:
-    """The linear program: node-hours of each class in each slot on each flavor."""
-
-    def __init__(
-        self,
-        capacities: Sequence[Capacity],
-        classes: dict[_Class, _Demand],
-        prices: Floats,
-        room: Floats,
-        edges: Ints,
-    ) -> None:
-        self._flavors = [capacity.flavor for capacity in capacities]
-        self._classes = classes
-        self._prices = prices
-        self._room = room
-        self._slots = len(edges) - 1
-        self._hours = int(edges[1] - edges[0]) / US_PER_HOUR
-        self._cost: list[float] = []
-        self._rows: list[dict[int, float]] = []
-        self._lower: list[float] = []
-        self._upper: list[float] = []
-
-    def solve(self) -> float | None:
-        """Give the optimum in dollars, None when the deadlines cannot be met."""
-        used: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
-        for key, demand in self._classes.items():
-            self._add_class(key, demand, used)
-        for (flavor, slot), row in used.items():
-            self._add_row(row, -highspy.kHighsInf, float(self._room[flavor, slot]))
-        return self._run()
-
-    def _add_class(
-        self, key: _Class, demand: _Demand, used: dict[tuple[int, int], dict[int, float]]
-    ) -> None:
-        done: dict[int, float] = {}
-        for slot in range(key.release, self._slots if key.end is None else key.end):
-            here: dict[int, float] = {}
-            for flavor in key.flavors:
-                share = self._share(key, flavor)
-                column = len(self._cost)
-                self._cost.append(float(self._prices[flavor, slot]) * share)
-                used[flavor, slot][column] = share
-                here[column] = done[column] = 1.0
-            outside = demand.head * (slot == key.release)
-            outside += demand.tail * (key.end is not None and slot == key.end - 1)
-            self._add_row(here, -highspy.kHighsInf, demand.nodes * self._hours - outside)
-        if key.end is None and key.flavors:  # later than the last slot, at the best price ever
-            done[len(self._cost)] = 1.0
-            self._cost.append(
-                min(float(self._prices[f].min()) * self._share(key, f) for f in key.flavors)
-            )
-        self._add_row(done, demand.node_hours, highspy.kHighsInf)
-
-    def _share(self, key: _Class, flavor: int) -> float:
-        whole = self._flavors[flavor].gpu_milli
-        return key.gpu_milli / whole if whole else 0.0
-
-    def _add_row(self, row: dict[int, float], lower: float, upper: float) -> None:
-        self._rows.append(row)
-        self._lower.append(lower)
-        self._upper.append(upper)
-
-    def _run(self) -> float | None:
-        solver = _Highs()  # highspy.Highs prints a banner on stdout before it can be silenced
-        solver.setOptionValue("output_flag", False)  # noqa: FBT003 - the solver's own signature
-        solver.setOptionValue("threads", 1)
-        solver.passModel(self._model())
-        solver.run()
-        status = solver.getModelStatus()
-        if status == highspy.HighsModelStatus.kInfeasible:
-            return None
-        assert status == highspy.HighsModelStatus.kOptimal, f"the solver says {status}"
-        return float(solver.getInfo().objective_function_value)
-
-    def _model(self) -> highspy.HighsLp:
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = len(self._cost), len(self._rows)
-        lp.col_cost_ = np.array(self._cost)
-        lp.col_lower_ = np.zeros(len(self._cost))
-        lp.col_upper_ = np.full(len(self._cost), highspy.kHighsInf)
-        lp.row_lower_, lp.row_upper_ = np.array(self._lower), np.array(self._upper)
-        lengths = [len(row) for row in self._rows]
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        lp.a_matrix_.start_ = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        lp.a_matrix_.index_ = np.array([c for row in self._rows for c in row], dtype=np.int32)
-        lp.a_matrix_.value_ = np.array([v for row in self._rows for v in row.values()])
-        return lp

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Self
 
+from cluster.flavors import Flavor
 from jobs import events as ev
 from jobs.fold import apply
 from jobs.ledger.accounts import CostClass, attempt_account, idle_account, provider_account
 from jobs.ledger.entries import Entry, EntryKind, Posting, usage_id
 from jobs.reasons import Reason
 from jobs.rows import AttemptRow, FlavorRow, JobRow, NodeRow
-from jobs.spec import NANOS_PER_USD, JobSpec
+from jobs.spec import NANOS_PER_USD, JobSpec, Market
 from jobs.state import State
 from jobs.states import AttemptState, JobState, NodeState
 from jobs.store import Batch
@@ -125,6 +126,21 @@ def a_flavor(name: str = "a100-spot-eu", **fields: object) -> FlavorRow:
         "limit": 10,
     }
     return FlavorRow(name=name, **(defaults | dict[str, Any](fields)))
+
+
+def a_kind(name: str = "spot", **fields: object) -> Flavor:
+    """Give a kind of spot node with one GPU and two cores, one of it at most."""
+    defaults: dict[str, Any] = {
+        "cluster": "here",
+        "market": Market.SPOT,
+        "accelerator": "t4",
+        "region": "r",
+        "zone": "z",
+        "gpu_milli": 1_000,
+        "cpus": 2,
+        "max_nodes": 1,
+    }
+    return Flavor(name=name, **(defaults | dict[str, Any](fields)))
 
 
 def a_node(node_id: str = "node-1", **fields: object) -> NodeRow:

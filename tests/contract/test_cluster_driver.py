@@ -14,7 +14,6 @@ from cluster.agent_clock import monotonic_us, now_us
 from cluster.agent_logs import LogBook
 from cluster.agent_state import AgentStore
 from cluster.driver import ClusterDriver
-from cluster.flavors import Flavor
 from cluster.inbox import Inbox
 from cluster.intents import EvictNode, LaunchNode, ReleaseNode
 from cluster.launchers import ProcessLauncher
@@ -31,24 +30,12 @@ from cluster.ray_driver import DriverEvent, RayDriver
 from cluster.ray_driver_gangs import Gangs
 from cluster.sim_driver import SimDriver
 from cluster.worker_link import WorkerServer
-from jobs.spec import Market
+from tests.builders import a_kind
 
 pytestmark = pytest.mark.timeout(60)
 
 LIMIT_US = 10_000_000
-FLAVOR = Flavor(
-    name="spot",
-    cluster="here",
-    market=Market.SPOT,
-    accelerator="t4",
-    region="r",
-    zone="z",
-    gpu_milli=1_000,
-    cpus=2,
-    max_nodes=1,
-    boot_ms=20,
-    notice_ms=60,
-)
+FLAVOR = a_kind(boot_ms=20, notice_ms=60)
 Told = TypeVar("Told", bound=Notice)
 
 

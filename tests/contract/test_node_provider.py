@@ -10,7 +10,6 @@ from typing import TypeVar
 import pytest
 
 from cluster.agent_clock import monotonic_us, now_us
-from cluster.flavors import Flavor
 from cluster.notices import (
     EvictionNoticed,
     LaunchFailed,
@@ -23,24 +22,13 @@ from cluster.notices import (
 from cluster.provider import NodeProvider
 from cluster.providers.local import LocalProvider, destroy_cluster
 from cluster.providers.memory import FakeProvider
-from jobs.spec import Market
+from tests.builders import a_kind
 
 pytestmark = pytest.mark.timeout(240)
 
 LIMIT_US = 100_000_000
 BOOT_MS = 300
-FLAVOR = Flavor(
-    name="spot-t4",
-    cluster="here",
-    market=Market.SPOT,
-    accelerator="t4",
-    region="local",
-    zone="local-a",
-    gpu_milli=1_000,
-    cpus=1,
-    max_nodes=1,
-    boot_ms=BOOT_MS,
-)
+FLAVOR = a_kind("spot-t4", region="local", zone="local-a", cpus=1, boot_ms=BOOT_MS)
 Told = TypeVar("Told", bound=Notice)
 
 

@@ -15,7 +15,6 @@ from checkpointing.hazard_posterior import Risk
 from cluster.agent_clock import monotonic_us, now_us
 from cluster.agent_logs import LogBook
 from cluster.agent_state import AgentStore
-from cluster.flavors import Flavor
 from cluster.intents import EvictNode, LaunchNode, StartAttempt, StopAttempt
 from cluster.launchers import ProcessLauncher
 from cluster.notices import AttemptOver, NodeJoined
@@ -23,25 +22,14 @@ from cluster.providers.memory import FakeProvider
 from cluster.ray_driver import DriverEvent, RayDriver
 from cluster.ray_driver_gangs import Gangs
 from cluster.worker_link import WorkerServer
-from jobs.spec import JobSpec, Market
+from jobs.spec import JobSpec
+from tests.builders import a_kind
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 LIMIT_US = 30_000_000
 RISK = Risk(evictions_ppm=123_000, exposure_ms=7_200_000)
-FLAVOR = Flavor(
-    name="spot",
-    cluster="here",
-    market=Market.SPOT,
-    accelerator="t4",
-    region="r",
-    zone="z",
-    gpu_milli=1_000,
-    cpus=2,
-    max_nodes=2,
-    boot_ms=20,
-    notice_ms=60_000,
-)
+FLAVOR = a_kind(max_nodes=2, boot_ms=20, notice_ms=60_000)
 CHILD = """
 import threading
 from checkpointing.control import Hello

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +13,9 @@ import torch
 from transformers import EarlyStoppingCallback, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from checkpointing import CheckpointError, digest_state
-from checkpointing.commit_log import CommitLog
 from checkpointing.integrations.hugging_face import resumable
-from checkpointing.storage import open_storage
 from tests.integration.hf_training import losses, make_trainer
+from tests.integration.scripts import await_step, start
 
 pytestmark = pytest.mark.integration
 PATIENT = pytest.mark.timeout(300)  # two processes import a trainer each
@@ -201,21 +197,21 @@ def test_a_drain_in_an_evaluation_loses_no_step(tmp_path: Path, step: int, strat
 @PATIENT
 def test_a_killed_process_changes_no_bit(tmp_path: Path) -> None:
     """SIGKILL a real process that saves all the time; the next one ends with equal bytes."""
-    process = start(tmp_path, "step_s=0.2")
+    process = start("hf_training.py", tmp_path, "step_s=0.2")
     try:
         await_step(tmp_path / "store", process, 4)
     finally:
         process.kill()
         process.communicate(timeout=20)
     assert not (tmp_path / "digest.txt").exists()
-    start(tmp_path).communicate(timeout=120)
+    start("hf_training.py", tmp_path).communicate(timeout=120)
     assert (tmp_path / "digest.txt").read_text() == plain()[0]
 
 
 @PATIENT
 def test_sigterm_saves_and_leaves_with_75(tmp_path: Path) -> None:
     """A polite signal is a drain: the newest step is committed and the code says so."""
-    process = start(tmp_path, "step_s=0.2")
+    process = start("hf_training.py", tmp_path, "step_s=0.2")
     try:
         await_step(tmp_path / "store", process, 2)
         process.terminate()
@@ -223,7 +219,7 @@ def test_sigterm_saves_and_leaves_with_75(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 75
-    start(tmp_path).communicate(timeout=120)
+    start("hf_training.py", tmp_path).communicate(timeout=120)
     assert (tmp_path / "digest.txt").read_text() == plain()[0]
 
 
@@ -240,28 +236,3 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     resumable(trainer, save_to=str(tmp_path))
     with pytest.raises(CheckpointError, match="Missing key"):
         trainer.train()
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Train as a script."""
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("LOWTIDE_")}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/integration/hf_training.py"), str(folder), *words],
-        cwd=ROOT,
-        env={**variables, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def await_step(folder: Path, process: subprocess.Popen[str], step: int) -> None:
-    """Wait until `step` is committed."""
-    for _ in range(2_400):
-        if folder.is_dir():
-            log = CommitLog(open_storage(str(folder)), job_id="local")
-            if any(record.step >= step for record in log.history().commits):
-                return
-        assert process.poll() is None, process.communicate()
-        threading.Event().wait(0.05)
-    pytest.fail("no commit within two minutes")

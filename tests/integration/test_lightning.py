@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
 
 from checkpointing import CheckpointError, digest_state
-from checkpointing.commit_log import CommitLog
 from checkpointing.integrations.lightning import LowtideCallback
-from checkpointing.storage import open_storage
 from tests.integration.lightning_training import make
+from tests.integration.scripts import await_step, start
 
 pytestmark = [
     pytest.mark.integration,
@@ -174,21 +170,21 @@ def test_other_callbacks_keep_their_state(tmp_path: Path) -> None:
 @PATIENT
 def test_a_killed_process_changes_no_bit(tmp_path: Path) -> None:
     """SIGKILL a real process that saves all the time; the next one ends with equal bytes."""
-    process = start(tmp_path, "step_s=0.1")
+    process = start("lightning_training.py", tmp_path, "step_s=0.1")
     try:
         await_step(tmp_path / "store", process, 4)
     finally:
         process.kill()
         process.communicate(timeout=20)
     assert not (tmp_path / "digest.txt").exists()
-    start(tmp_path).communicate(timeout=120)
+    start("lightning_training.py", tmp_path).communicate(timeout=120)
     assert (tmp_path / "digest.txt").read_text() == Ended(None).digest
 
 
 @PATIENT
 def test_sigterm_saves_and_leaves_with_75(tmp_path: Path) -> None:
     """Lightning's own handler would end the process without a checkpoint; ours has the say."""
-    process = start(tmp_path, "step_s=0.1")
+    process = start("lightning_training.py", tmp_path, "step_s=0.1")
     try:
         await_step(tmp_path / "store", process, 2)
         process.terminate()
@@ -196,7 +192,7 @@ def test_sigterm_saves_and_leaves_with_75(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 75
-    start(tmp_path).communicate(timeout=120)
+    start("lightning_training.py", tmp_path).communicate(timeout=120)
     assert (tmp_path / "digest.txt").read_text() == Ended(None).digest
 
 
@@ -247,28 +243,3 @@ def test_outside_lowtide_it_does_nothing(tmp_path: Path) -> None:
     trainer.fit(module, data)
     assert not list(tmp_path.iterdir())
     assert digest_state(module) == Ended(None).digest
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Train as a script."""
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("LOWTIDE_")}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/integration/lightning_training.py"), folder, *words],
-        cwd=ROOT,
-        env={**variables, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def await_step(folder: Path, process: subprocess.Popen[str], step: int) -> None:
-    """Wait until `step` is committed."""
-    for _ in range(2_400):
-        if folder.is_dir():
-            log = CommitLog(open_storage(str(folder)), job_id="local")
-            if any(record.step >= step for record in log.history().commits):
-                return
-        assert process.poll() is None, process.communicate()
-        threading.Event().wait(0.05)
-    pytest.fail("no commit within two minutes")

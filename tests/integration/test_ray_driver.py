@@ -17,7 +17,6 @@ import pytest
 from cluster.agent_clock import monotonic_us, now_us
 from cluster.agent_logs import LogBook
 from cluster.agent_state import AgentStore
-from cluster.flavors import Flavor
 from cluster.intents import DrainAttempt, EvictNode, LaunchNode, StartAttempt, StopAttempt
 from cluster.launchers import ProcessLauncher
 from cluster.notices import (
@@ -35,22 +34,13 @@ from cluster.ray_driver import DriverEvent, RayDriver
 from cluster.ray_driver_gangs import Gangs
 from cluster.worker_link import WorkerServer
 from cluster.worker_wire import Hello, to_line
-from jobs.spec import JobSpec, Market
+from jobs.spec import JobSpec
+from tests.builders import a_kind
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 LIMIT_US = 60_000_000
-FLAVOR = Flavor(
-    name="spot",
-    cluster="here",
-    market=Market.SPOT,
-    accelerator="t4",
-    region="r",
-    zone="z",
-    gpu_milli=1_000,
-    cpus=2,
-    max_nodes=3,
-)
+FLAVOR = a_kind(max_nodes=3)
 
 
 class World:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from cluster import notices as nt
-from cluster.flavors import Flavor
 from cluster.inbox import Inbox
 from cluster.intents import Intent, StartAttempt
 from cluster.prices import FlatPrices
@@ -16,7 +15,7 @@ from jobs.errors import ConflictError, FencedError, LowtideError, UnknownSubject
 from jobs.fold import replay
 from jobs.memory_store import MemoryStore
 from jobs.reasons import Reason
-from jobs.spec import Market, parse_spec
+from jobs.spec import parse_spec
 from jobs.states import AttemptState, JobState, NodeState
 from scheduler import commands as cmd
 from scheduler.catalog import Catalog
@@ -25,6 +24,7 @@ from scheduler.controller import LEADER_TTL_US, Controller
 from scheduler.ids import CountedIds
 from scheduler.price_book import PriceBook
 from scheduler.snapshot import PolicySettings
+from tests.builders import a_kind
 
 S = 1_000_000
 
@@ -50,14 +50,7 @@ class RecordingDriver:
 FLAVORS = {
     flavor.name: flavor
     for flavor in (
-        Flavor(
-            name="spot",
-            cluster="c",
-            market=Market.SPOT,
-            accelerator="A100",
-            region="r",
-            zone="z",
-            gpu_milli=1_000,
+        a_kind(
             cpus=4,
             usd_nanos_per_hour=1_000_000_000,
             list_usd_nanos_per_hour=3_000_000_000,

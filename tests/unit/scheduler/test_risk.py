@@ -15,14 +15,13 @@ from jobs.spec import Market
 from scheduler.catalog import Catalog
 from scheduler.price_book import PriceBook
 from scheduler.risk import risk_of, risks_of
-from tests.builders import START_US, History, a_job
+from tests.builders import START_US, History, a_job, a_kind
 
 HOUR_US = 3_600 * 1_000_000
 HOUR_MS = 3_600_000
-SPOT = Flavor(
-    name="a100-spot-eu",
+SPOT = a_kind(
+    "a100-spot-eu",
     cluster="main",
-    market=Market.SPOT,
     accelerator="a100",
     region="eu",
     zone="eu-1",

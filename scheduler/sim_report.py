@@ -17,7 +17,8 @@ from jobs.ledger.split import US_PER_HOUR
 from jobs.rows import AttemptRow, JobRow
 from jobs.spec import NANOS_PER_USD
 from jobs.states import JobState
-from scheduler.bound import Bound, single_job
+from scheduler.sim_bound import Floor, lower_bound
+from scheduler.sim_unmet import missed, unmet
 from scheduler.simulation import Result
 
 _MS_PER_HOUR = US_PER_HOUR // US_PER_MS
@@ -52,16 +53,14 @@ class Ledgered:
     idle_gpu_ms: int = 0
 
 
-def report(result: Result) -> Row:
-    """Give everything that ``lowtide simulate --json`` prints."""
+def report(result: Result, *, floor: Floor | None = None) -> Row:
+    """Give everything that ``lowtide simulate --json`` prints; ``floor`` if it is known already."""
     sums = add_up(result)
     journal_hash, decisions = read_journal(result)
     egress = sum(egress_nanos(result).values())
     cost_usd = _usd(sums.bill_nanos + egress)
-    bound = lower_bound(result)
+    bound = floor or lower_bound(result)
     jobs = list(result.jobs.values())
-    # The bound is for all of the work, so the cost of a part of it says nothing beside it.
-    whole = all(job.ended for job in jobs)
     return {
         "policy": result.policy,
         "jobs": len(result.scenario.arrivals),
@@ -70,8 +69,9 @@ def report(result: Result) -> Row:
         "egress_usd": _usd(egress),
         "bound_usd": None if bound.usd is None else round(bound.usd, 9),
         "bound_kind": bound.kind,
-        "regret": round(cost_usd / bound.usd, 6) if bound.usd and whole else None,
-        "deadline_misses": sum(_missed(result, job) for job in jobs),
+        "bound_jobs": bound.covers,
+        "regret": regret(cost_usd, bound.usd),
+        "deadline_misses": sum(missed(result, job) for job in jobs),
         "unfinished": sum(not job.ended for job in jobs),
         "evictions": sum(job.evictions for job in jobs),
         "useful_gpu_h": sums.total.hours([CostClass.USEFUL]),
@@ -84,16 +84,19 @@ def report(result: Result) -> Row:
         "wall_s": round(result.wall_s, 3),
         "decisions": decisions,
         "per_team": _per_team(result, sums),
+        "unmet": unmet(result),
         "not_applied": ["budgets"] if result.scenario.budgets else [],
         "journal_hash": journal_hash,
     }
 
 
-def job_rows(result: Result) -> list[Row]:
+def job_rows(result: Result, *, floor: Floor | None = None) -> list[Row]:
     """Give a row per submitted job, in order of submission, for ``--jobs-out``."""
     sums, egress = add_up(result), egress_nanos(result)
+    bounds = (floor or lower_bound(result)).each
     rows = [
         _job_row(result, job, sums.jobs[job.id], egress.get(job.id, 0))
+        | _job_regret(_usd(sums.jobs[job.id].usd_nanos + egress.get(job.id, 0)), bounds.get(job.id))
         for job in result.jobs.values()
     ]
     start_us = result.scenario.start_us
@@ -136,18 +139,6 @@ def read_journal(result: Result) -> tuple[str, int]:
     return digest.hexdigest(), decisions
 
 
-def lower_bound(result: Result) -> Bound:
-    """Bound what the accepted jobs had to cost."""
-    arrivals = list(result.job_ids.values())
-    if not arrivals:
-        return Bound(usd=None, kind="dp")
-    if len(arrivals) == 1:
-        return single_job(result.scenario, arrivals[0], book=result.book)
-    from scheduler.bound_lp import several_jobs  # noqa: PLC0415 - the solver is loaded on demand
-
-    return several_jobs(result.scenario, arrivals, book=result.book)
-
-
 def egress_nanos(result: Result) -> dict[str, int]:
     """Give what moving checkpoints between regions costs, by job (outside the ledger)."""
     prices, flavors = result.scenario.egress_nanos_per_gb, result.scenario.flavors
@@ -164,13 +155,16 @@ def egress_nanos(result: Result) -> dict[str, int]:
     return dict(costs)
 
 
-def _missed(result: Result, job: JobRow) -> bool:
-    """A deadline that passed before the job succeeded; one beyond the end is not judged."""
-    if job.deadline_us is None:
-        return False
-    if job.state is JobState.SUCCEEDED and job.ended_us is not None:
-        return job.ended_us > job.deadline_us
-    return job.ended or job.deadline_us <= result.ended_us
+def regret(cost_usd: float, bound_usd: float | None) -> float | None:
+    """Give cost / bound; 1 where neither cost anything, None where only the bound is nothing."""
+    if not bound_usd:
+        return 1.0 if bound_usd is not None and not cost_usd else None
+    return round(cost_usd / bound_usd, 6)
+
+
+def _job_regret(cost_usd: float, bound_usd: float | None) -> Row:
+    shown = None if bound_usd is None else round(bound_usd, 9)
+    return {"bound_usd": shown, "regret": regret(cost_usd, bound_usd)}
 
 
 def _waited_s(result: Result, job: JobRow) -> float:
@@ -201,7 +195,7 @@ def _per_team(result: Result, sums: Ledgered) -> dict[str, Row]:
             "useful_gpu_h": round(
                 sum(sums.jobs[job.id].hours([CostClass.USEFUL]) for job in jobs), 6
             ),
-            "deadline_misses": sum(_missed(result, job) for job in jobs),
+            "deadline_misses": sum(missed(result, job) for job in jobs),
             "unfinished": sum(not job.ended for job in jobs),
             "wait_s": _spread([_waited_s(result, job) for job in jobs]),
         }
@@ -220,7 +214,7 @@ def _job_row(result: Result, job: JobRow, tally: Tally, egress: int) -> Row:
         "submit_s": (job.submitted_us - start_us) / US_PER_S,
         "end_s": None if job.ended_us is None else (job.ended_us - start_us) / US_PER_S,
         "deadline_s": None if job.deadline_us is None else (job.deadline_us - start_us) / US_PER_S,
-        "missed": _missed(result, job),
+        "missed": missed(result, job),
         "wait_s": _waited_s(result, job),
         "attempts": job.attempts,
         "evictions": job.evictions,

@@ -51,6 +51,7 @@ FLAVORS = {
     flavor.name: flavor
     for flavor in (
         a_kind(
+            cluster="c",
             cpus=4,
             usd_nanos_per_hour=1_000_000_000,
             list_usd_nanos_per_hour=3_000_000_000,

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     HEARTBEAT_LOST = "heartbeat-lost"
     LAUNCH_FAILED = "launch-failed"
     PREEMPTED = "preempted"
+    SUSPENDED = "suspended"
     USER_ERROR = "user-error"
     USER_CANCELLED = "user-cancelled"
     USER_PAUSED = "user-paused"
@@ -72,6 +73,7 @@ HELP: dict[Reason, str] = {
     Reason.HEARTBEAT_LOST: "the attempt worker fell silent",
     Reason.LAUNCH_FAILED: "the provider could not start the node",
     Reason.PREEMPTED: "we took the capacity back for work that is worth more",
+    Reason.SUSPENDED: "stopped at a checkpoint before dear hours; goes on in a cheaper stretch",
     Reason.USER_ERROR: "the training script failed",
     Reason.USER_CANCELLED: "cancelled by its owner",
     Reason.USER_PAUSED: "paused by its owner; it saved first",

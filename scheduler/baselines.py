@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from jobs.rows import JobRow
-from scheduler.lowtide import best_later, is_worth, on_sure, start_or_wait, wait_for
+from scheduler.lowtide import best_later, on_sure, start_or_wait, wait_for
 from scheduler.market import Choice
 from scheduler.needs import is_sure
+from scheduler.suspension import is_worth
 from scheduler.wishes import Case, Running, Wait, Wish
 
 

@@ -1,45 +1,35 @@
 """The default policy: the cheapest start within the slack, spot first, windows followed.
 
 It compares what the rest of the job costs, expected evictions included, when it starts now on
-each allowed flavor with every later start whose price is known (the edges of price windows). A
-clearly cheaper later start wins, as long as it keeps the deadline in reach. Otherwise it starts
-now on spot, or on sure capacity that costs no more; without room it waits for spot while the
-slack allows, and goes to sure capacity when it no longer does.
+each allowed flavor with every later start whose price is known (the edges of price windows), in
+one stretch or in several with stops between (``scheduler.suspension``). A clearly cheaper later
+start wins, as long as it keeps the deadline in reach. Otherwise it starts now on spot, or on sure
+capacity that costs no more; without room it waits for spot while the slack allows, and goes to
+sure capacity when it no longer does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from jobs.reasons import Reason
 from scheduler.cost_to_go import Action
 from scheduler.market import Choice
 from scheduler.outlook import Outlook, of_running, of_waiting
 from scheduler.sentences import waits_for_capacity, waits_for_spot, waits_for_window
-from scheduler.wishes import Case, Running, Wait, Wish
-
-_WORTH_PERMILLE = 990
-"""A later start must cost less than this share of a start now: waiting has its own risks."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Later:
-    """A start at a later instant whose price is known."""
-
-    start_us: int
-    choice: Choice
-    cost_nanos: int
+from scheduler.suspension import choose
+from scheduler.wishes import Case, Later, Running, Wait, Wish
 
 
 def wish(case: Case) -> Wish | Wait:
     """Decide for one waiting job; see the module docstring."""
     if not case.spots:
         return on_sure(case)
-    later = best_later(case, (*case.spots, *case.sures))
-    cheapest = min((*case.spots, *case.sures), key=lambda choice: choice.key)
-    if later is not None and is_worth(later, cheapest):
-        return wait_for(case, later, now=cheapest)
+    everywhere = (*case.spots, *case.sures)
+    later = choose(case, everywhere, single=best_later(case, everywhere))
+    if later is not None:
+        return wait_for(case, later, now=min(everywhere, key=lambda choice: choice.key))
     outlook = of_waiting(case)
     if outlook is not None:
         return by_outlook(case, outlook)
@@ -76,16 +66,11 @@ def on_sure(case: Case) -> Wish | Wait:
     With a deadline and spot in the cluster this is the safety net: another try on spot would
     put the deadline at risk.
     """
-    later = best_later(case, case.sures)
-    if later is not None and case.sures and is_worth(later, case.sures[0]):
+    later = choose(case, case.sures, single=best_later(case, case.sures))
+    if later is not None:
         return wait_for(case, later, now=case.sures[0])
     for_good = bool(case.all_spots) and case.latest_us is not None
     return replace(start_or_wait(case, case.sures), on_net=for_good)
-
-
-def is_worth(later: Later, now: Choice) -> bool:
-    """Whether the later start is clearly cheaper than a start now."""
-    return later.cost_nanos * 1_000 < now.cost_nanos * _WORTH_PERMILLE
 
 
 def best_later(case: Case, choices: Iterable[Choice]) -> Later | None:

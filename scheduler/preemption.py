@@ -1,7 +1,8 @@
 """Which live attempts must leave.
 
-Those on spot whose slack is used up, while sure capacity has room for them, and those on sure
-capacity that a policy gives back. An attempt on the safety net is never moved.
+Those on spot whose slack is used up, while sure capacity has room for them, those on sure capacity
+that a policy gives back, and those that stop before dear hours to go on in cheap ones. An attempt
+on the safety net is never moved.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools) -> Mov
         planned = one.job.deadline_us is not None and one.job.work_ms > 0
         if offer is None or goes or not planned:
             continue
+        if _suspends(one, moves, market=market):
+            continue
         if not is_sure(offer.flavor):
             _leave_spot(one, moves, market=market, pools=pools)
         elif not one.job.on_safety_net:
@@ -56,6 +59,27 @@ def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools) -> Mov
         # An attempt that never started ends at once and without a notice.
         moves.wakes_us.append(market.now_us + REACTION_US)
     return moves
+
+
+def _suspends(one: LiveAttempt, moves: Moves, *, market: Market) -> bool:
+    """Whether the attempt stops at a checkpoint now, to go on in a later cheap stretch."""
+    if one.job.on_safety_net:
+        return False
+    flavor = market.offers[one.attempt.flavor].flavor
+    running = Running(job=one.job, attempt=one.attempt, flavor=flavor, market=market)
+    stop = POLICIES[market.settings.name].suspends(running)
+    if stop is None or not stop.sentence:
+        moves.wakes_us += [stop.wake_us] if stop is not None and stop.wake_us is not None else []
+        return False
+    moves.preempts.append(
+        Preempt(
+            attempt_id=one.attempt.id,
+            reason=Reason.SUSPENDED,
+            sentence=stop.sentence,
+            grace_ms=market.settings.drain_grace_ms,
+        )
+    )
+    return True
 
 
 def _give_back(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) -> None:
@@ -102,7 +126,7 @@ def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools)
             Preempt(
                 attempt_id=attempt.id,
                 reason=Reason.SAFETY_NET,
-                sentence=sentences.leaves_spot(deadline_us=job.deadline_us),
+                sentence=sentences.leaves_spot(deadline_us=job.deadline_us + job.ahead_us),
                 grace_ms=market.settings.drain_grace_ms,
             )
         )

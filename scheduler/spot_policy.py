@@ -28,6 +28,7 @@ from scheduler.needs import (
     latest_start_us,
 )
 from scheduler.sentences import waits_for_capacity
+from scheduler.suspension import Stop, of_running
 from scheduler.wishes import Case, Running, Wait, Wish
 
 
@@ -37,16 +38,18 @@ class Policy:
 
     ``blind`` answers for a job with a deadline whose work is not known yet: it starts at once, so
     that its first steps tell. ``leaves`` gives the instant at which a running attempt on sure
-    capacity should be given back (now or earlier = now), None = never.
+    capacity should be given back (now or earlier = now), None = never. ``suspends`` says whether
+    one on any capacity should stop now and go on in a later, cheaper stretch.
     """
 
     wish: Callable[[Case], Wish | Wait]
     blind: Callable[[Case], Wish] = baselines.spot_now
     leaves: Callable[[Running], int | None] = lambda _: None
+    suspends: Callable[[Running], Stop | None] = lambda _: None
 
 
 POLICIES: dict[str, Policy] = {
-    "lowtide": Policy(wish=lowtide.wish, leaves=lowtide.leaves),
+    "lowtide": Policy(wish=lowtide.wish, leaves=lowtide.leaves, suspends=of_running),
     "on-demand": Policy(wish=baselines.on_demand, blind=baselines.on_demand),
     "spot-now": Policy(wish=baselines.spot_now),
     "greedy": Policy(wish=baselines.greedy),
@@ -125,7 +128,9 @@ def net(case: Case) -> Wish:
         otherwise=Wait(
             job=job,
             reason=Reason.WAITS_FOR_CAPACITY,
-            sentence=waits_for_capacity(job.spec, late_deadline_us=job.deadline_us),
+            sentence=waits_for_capacity(
+                job.spec, late_deadline_us=(job.deadline_us or 0) + job.ahead_us
+            ),
         ),
     )
 

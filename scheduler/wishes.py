@@ -48,6 +48,15 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """A start at a later instant whose price is known, and what the job's rest costs from then."""
+
+    start_us: int
+    choice: Choice
+    cost_nanos: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """A waiting job as a policy sees it. A policy never sees a job that has no slack left.
 
@@ -108,7 +117,7 @@ def _why(wish: Wish, choice: Choice, *, market: Market) -> tuple[Reason, str]:
     if wish.on_net and choice.sure and wish.job.deadline_us is not None:
         text = sentences.starts_on_net(
             name,
-            deadline_us=wish.job.deadline_us,
+            deadline_us=wish.job.deadline_us + wish.job.ahead_us,
             latest_us=wish.latest_us or market.now_us,
             usd_nanos_per_hour=price,
             nodes=nodes,

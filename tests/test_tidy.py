@@ -114,7 +114,9 @@ PURE = {
     "scheduler.sentences",
     "scheduler.snapshot",
     "scheduler.spot_policy",
+    "scheduler.stretches",
     "scheduler.survival",
+    "scheduler.suspension",
     "scheduler.windows",
     "scheduler.wishes",
 }

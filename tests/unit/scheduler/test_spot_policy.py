@@ -128,8 +128,8 @@ def test_a_job_waits_for_a_cheaper_window_inside_its_slack() -> None:
 
 
 def test_a_window_beyond_the_slack_is_not_waited_for() -> None:
-    """Cheap hours after the latest start are of no use."""
-    job = a_job("a", work="2h", deadline="12h")
+    """Cheap hours after the deadline are of no use."""
+    job = a_job("a", work="2h", deadline="10h")
     assert started(decide(a_world(job, offers=(TARIFF,))))[0][0] == "sure"
 
 

@@ -34,6 +34,12 @@ class SpecError(LowtideError):
     http_status = 422
 
 
+class DependencyError(SpecError):
+    """Jobs wait for each other in a circle."""
+
+    code = "dependency-cycle"
+
+
 class InfeasibleError(LowtideError):
     """No cluster could ever hold the job, or its deadline cannot be met."""
 

@@ -27,6 +27,17 @@ class JobSubmitted:
     deadline_us: int | None
     idempotency_key: str = ""
     array: ArrayPlace | None = None
+    group: tuple[str, ...] = ()  # of the first job of a submit of several: all their ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuoted:
+    """What it was expected to cost and when it was to end, as of its submission."""
+
+    kind: Literal["job-quoted"] = "job-quoted"
+    at_us: int
+    job_id: str
+    quoted: Quoted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,7 @@ def _on_submitted(state: State, e: ev.JobSubmitted) -> None:
         deadline_us=e.deadline_us,
         work_ms=e.spec.work or 0,
         array=e.array,
+        group=e.group,
     )
     state.put_job(row)
 

@@ -50,6 +50,7 @@ class JobRow:
     runtime_ms: int = 0  # time on capacity over all attempts that ended
     last_error: str = ""  # what the last attempt that failed said
     array: ArrayPlace | None = None
+    group: tuple[str, ...] = ()  # of the first job of a submit of several: all their ids
     ahead_us: int = 0  # set inside a cycle only: due so long before its deadline, for others' sake
     step: int = 0  # completed steps, as last reported (may be beyond the restore point)
     total_steps: int = 0  # 0 = not known yet

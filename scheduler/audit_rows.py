@@ -41,6 +41,7 @@ def new_job(e: Row) -> Row:
         "restore_point": None,
         "last_error": "",
         "array": e["array"],
+        "group": e["group"],
     } | dict.fromkeys(
         (
             "attempts",

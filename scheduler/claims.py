@@ -32,11 +32,10 @@ from scheduler.sure_room import NODE_ROOM, Block, Claim, delays_us
 
 def brought_forward(snapshot: Snapshot, *, market: Market) -> Snapshot:
     """Give the snapshot with every deadline at the instant that is in time for all."""
-    jobs = {job.id: job for job in _open_jobs(snapshot)}
+    jobs = open_jobs(snapshot)
     if not any(job.deadline_us is not None for job in jobs.values()):
         return snapshot
-    due = _after_chains(snapshot, jobs, market=market)
-    due |= _after_turns(jobs, due, market=market)
+    due = due_us(snapshot, jobs, market=market)
     due |= _after_crowding(snapshot, jobs, due, market=market)
     moved = {
         job_id: _moved(jobs[job_id], at_us)
@@ -52,14 +51,21 @@ def brought_forward(snapshot: Snapshot, *, market: Market) -> Snapshot:
     )
 
 
+def due_us(snapshot: Snapshot, jobs: Mapping[str, JobRow], *, market: Market) -> dict[str, int]:
+    """Give by when each open job must be done for its own, its dependents' and its array's sake."""
+    due = _after_chains(snapshot, jobs, market=market)
+    return due | _after_turns(jobs, due, market=market)
+
+
 def _moved(job: JobRow, due_us: int) -> JobRow:
     own_us = due_us if job.deadline_us is None else job.deadline_us
     return replace(job, deadline_us=due_us, ahead_us=own_us - due_us)
 
 
-def _open_jobs(snapshot: Snapshot) -> Iterator[JobRow]:
-    yield from snapshot.queued
-    yield from (one.job for one in snapshot.live)
+def open_jobs(snapshot: Snapshot) -> dict[str, JobRow]:
+    """Give the rows of all jobs that wait or hold capacity."""
+    waiting = {job.id: job for job in snapshot.queued}
+    return waiting | {one.job.id: one.job for one in snapshot.live}
 
 
 def starts_by_us(job: JobRow, due_us: int, *, market: Market) -> int | None:
@@ -159,6 +165,15 @@ def _after_crowding(
     snapshot: Snapshot, jobs: Mapping[str, JobRow], due: Mapping[str, int], *, market: Market
 ) -> dict[str, int]:
     """Give the due instants of jobs whose latest starts would crowd each other out."""
+    blocks, claims = blocks_and_claims(snapshot, jobs, due, market=market)
+    late = delays_us(claims, blocks=blocks, nodes=sure_nodes(market))
+    return {job_id: due[job_id] - delay for job_id, delay in late.items() if delay}
+
+
+def blocks_and_claims(
+    snapshot: Snapshot, jobs: Mapping[str, JobRow], due: Mapping[str, int], *, market: Market
+) -> tuple[list[Block], list[Claim]]:
+    """Give what deadlines hold of sure capacity, and what the others may need of it."""
     blocks = [block for one in snapshot.live for block in _held(one, market=market)]
     held = {block.job_id for block in blocks}
     attempts = {one.job.id: one for one in snapshot.live}
@@ -166,10 +181,9 @@ def _after_crowding(
         claim
         for job_id, at_us in due.items()
         if job_id not in held
-        for claim in claims_of(jobs[job_id], attempts.get(job_id), due_us=at_us, market=market)
+        for claim in _claim(jobs[job_id], attempts.get(job_id), due_us=at_us, market=market)
     ]
-    late = delays_us(claims, blocks=blocks, nodes=sure_nodes(market))
-    return {job_id: due[job_id] - delay for job_id, delay in late.items() if delay}
+    return blocks, claims
 
 
 def sure_nodes(market: Market) -> dict[str, int]:
@@ -181,9 +195,7 @@ def sure_nodes(market: Market) -> dict[str, int]:
     }
 
 
-def claims_of(
-    job: JobRow, one: LiveAttempt | None, *, due_us: int, market: Market
-) -> Iterator[Claim]:
+def _claim(job: JobRow, one: LiveAttempt | None, *, due_us: int, market: Market) -> Iterator[Claim]:
     """Give the job's claim on sure capacity: none without an estimate, or where none is allowed."""
     flavors = market.sure_flavors(job.spec)
     if not flavors or not job.work_ms:

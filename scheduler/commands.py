@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.inbox import Inbox
+from jobs.quotes import Quoted
 from jobs.spec import JobSpec
 
 
@@ -22,22 +23,35 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitAll:
+    """Accept jobs and arrays that may name each other, all or none; the answer is their rows.
+
+    An array is one specification here and a row for each of its elements in the answer.
+    """
+
+    specs: tuple[JobSpec, ...]
+    owner: str = ""
+    idempotency_key: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """End a job; a live attempt is stopped without a save."""
+    """End a job, or every element of an array; a live attempt is stopped without a save."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """Hold a job; a live attempt saves and leaves."""
+    """Hold a job, or every element of an array; a live attempt saves and leaves."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resume:
-    """Let a held job go on."""
+    """Let a held job, or every element of an array, go on."""
 
     job_id: str
 
@@ -59,11 +73,19 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeepQuote:
+    """Keep what a job was quoted at its submission; the first one counts."""
+
+    job_id: str
+    quoted: Quoted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Barrier:
     """Nothing but the promise that all that was posted before is committed."""
 
 
-Command = Submit | Cancel | Pause | Resume | Evict | Cordon | Barrier
+Command = Submit | SubmitAll | Cancel | Pause | Resume | Evict | Cordon | KeepQuote | Barrier
 
 
 class Mailbox:
@@ -78,8 +100,9 @@ class Mailbox:
         """Ask for a command.
 
         Returns:
-            A future that is resolved after the tick that committed it: with the ``JobRow`` or
-            ``NodeRow`` (None for a barrier), or with the ``LowtideError`` that refused it.
+            A future that is resolved after the tick that committed it: with the ``JobRow`` (a
+            list of them for ``SubmitAll`` and for an array) or ``NodeRow`` (None for a barrier), or
+            with the ``LowtideError`` that refused it.
         """
         future: Future[Any] = Future()
         self._waiting.append((command, future))

@@ -18,18 +18,20 @@ from checkpointing.hazard_posterior import Risk
 from cluster.driver import ClusterDriver
 from cluster.inbox import Inbox
 from cluster.intents import Intent
+from jobs.arrays import members
 from jobs.durations import US_PER_MS, US_PER_S
 from jobs.errors import FencedError, LowtideError
 from jobs.rows import AttemptRow, JobRow, NodeRow
 from jobs.state import State
 from jobs.store import JobStore
 from scheduler import commands as cmd
-from scheduler.admission import check_admissible
+from scheduler import intake
 from scheduler.catalog import Catalog
 from scheduler.clock import Clock
 from scheduler.decide import decide
 from scheduler.enact import Enactor
 from scheduler.endings import next_upkeep_us, upkeep
+from scheduler.feasibility import check_submit
 from scheduler.ids import IdSource
 from scheduler.metering import Meter
 from scheduler.observe import next_price_us, observe, price_events
@@ -50,9 +52,10 @@ class _Answer:
     """A command's future and what will resolve it once the tick is committed."""
 
     future: Future[Any]
-    job_id: str = ""
+    job_ids: tuple[str, ...] = ()
     node_id: str = ""
-    value: JobRow | None = None  # a row that is not kept (a dry run)
+    values: tuple[JobRow, ...] = ()  # rows that are not kept (a dry run)
+    many: bool = False  # a list of rows, though it may be of one
 
 
 class Controller:
@@ -84,6 +87,7 @@ class Controller:
         self._epoch = 0
         self._renewed_us = 0
         self._risks: Mapping[str, Mapping[str, Risk]] = MappingProxyType({})
+        self._seen: Snapshot | None = None
         self._risked_us = -_RISKS_US
         self._adopt(State())
 
@@ -101,6 +105,11 @@ class Controller:
     def risks(self) -> Mapping[str, Mapping[str, Risk]]:
         """What was known of live attempts' evictions lately, by cluster. Safe from any thread."""
         return self._risks
+
+    @property
+    def seen(self) -> Snapshot | None:
+        """What the last cycle saw and decided on, None before the first. Safe from any thread."""
+        return self._seen
 
     def start(self) -> bool:
         """Become the leader, load the rows and issue every open intent again.
@@ -142,7 +151,8 @@ class Controller:
         self._take_notices()
         for event in upkeep(self._state, now_us=now_us):
             self._recorder.emit(event, cause="upkeep")
-        plan = decide(self._snapshot(now_us))
+        self._seen = self._snapshot(now_us)
+        plan = decide(self._seen)
         for event in self._enactor.plan(plan, now_us=now_us):
             self._recorder.emit(event, cause="plan")
         self._commit(answers)
@@ -219,42 +229,43 @@ class Controller:
     ) -> _Answer:
         if isinstance(command, cmd.Barrier):
             return _Answer(future)
-        if isinstance(command, cmd.Submit):
+        if isinstance(command, cmd.Submit | cmd.SubmitAll):
             return self._submit(command, future, keys, now_us)
-        event = self._enactor.command(command, now_us=now_us)
-        if event is not None:
+        for event in list(self._enactor.command(command, now_us=now_us)):
             self._recorder.emit(event, cause=f"command:{type(command).__name__.lower()}")
+        named = getattr(command, "job_id", "")
+        rows = members(self._state.jobs, named)
         return _Answer(
             future,
-            job_id=getattr(command, "job_id", ""),
+            job_ids=tuple(row.id for row in rows),
             node_id=getattr(command, "node_id", ""),
+            many=bool(rows) and rows[0].id != named,  # an array
         )
 
     def _submit(
-        self, command: cmd.Submit, future: Future[Any], keys: dict[str, str], now_us: int
+        self,
+        command: cmd.Submit | cmd.SubmitAll,
+        future: Future[Any],
+        keys: dict[str, str],
+        now_us: int,
     ) -> _Answer:
+        many = isinstance(command, cmd.SubmitAll)
+        group = intake.as_group(command)
         known = self._known(command.idempotency_key, keys)
         if known and not command.dry_run:
-            return _Answer(future, job_id=known)
-        snapshot = self._snapshot(now_us)
-        check_admissible(
-            command.spec,
-            submitted_us=now_us,
-            offers=snapshot.offers,
-            now_us=now_us,
-            settings=self._settings,
-        )
-        event = self._enactor.submit(command, now_us=now_us)
+            ids = intake.submitted_with(self._state.jobs[known], self._state.jobs)
+            return _Answer(future, job_ids=tuple(ids), many=many)
+        asked = intake.read(group, jobs=self._state.jobs, ids=self._ids)
+        events = list(intake.submissions(asked, group, now_us=now_us))
+        rows = intake.rows_of(events)
+        check_submit(rows, snapshot=self._snapshot(now_us))
         if command.dry_run:
-            trial = State()
-            recorder = Recorder(trial, meter=Meter(trial))
-            recorder.begin(now_us)
-            recorder.emit(event, cause="dry-run")
-            return _Answer(future, value=trial.jobs[event.job_id])
-        self._recorder.emit(event, cause="command:submit")
+            return _Answer(future, values=tuple(rows), many=many)
+        for event in events:
+            self._recorder.emit(event, cause="command:submit")
         if command.idempotency_key:
-            keys[command.idempotency_key] = event.job_id
-        return _Answer(future, job_id=event.job_id)
+            keys[command.idempotency_key] = rows[0].id
+        return _Answer(future, job_ids=tuple(row.id for row in rows), many=many)
 
     def _known(self, key: str, keys: dict[str, str]) -> str:
         if not key:
@@ -276,12 +287,13 @@ class Controller:
         for answer in answers:
             answer.future.set_result(self._row(answer))
 
-    def _row(self, answer: _Answer) -> JobRow | NodeRow | None:
-        if answer.job_id:
-            return self._state.jobs[answer.job_id]
-        if answer.node_id:
-            return self._state.nodes[answer.node_id]
-        return answer.value
+    def _row(self, answer: _Answer) -> list[JobRow] | JobRow | NodeRow | None:
+        rows = [self._state.jobs[job_id] for job_id in answer.job_ids] or list(answer.values)
+        if answer.many:
+            return rows
+        if rows:
+            return rows[0]
+        return self._state.nodes[answer.node_id] if answer.node_id else None
 
     def _wake_us(self, plan: Plan, now_us: int) -> int | None:
         wakes = (

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluster.flavors import Flavor
 from jobs import events as ev
+from jobs.arrays import members
 from jobs.errors import ConflictError, UnknownSubjectError
 from jobs.reasons import Reason
 from jobs.rows import JobRow, NodeRow
-from jobs.spec import JobSpec
 from jobs.state import State
 from jobs.states import NodeState
 from scheduler import commands as cmd
@@ -84,41 +83,32 @@ class Enactor:
             sentence=place.sentence,
         )
 
-    def submit(self, command: cmd.Submit, *, now_us: int) -> ev.JobSubmitted:
-        """Give the event that accepts a checked job."""
-        return ev.JobSubmitted(
-            at_us=now_us,
-            job_id=self.ids.new(_slug(command.spec)),
-            spec=command.spec,
-            owner=command.owner,
-            deadline_us=command.spec.deadline_us(submitted_us=now_us),
-            idempotency_key=command.idempotency_key,
-        )
-
     def command(
-        self, command: cmd.Cancel | cmd.Pause | cmd.Resume | cmd.Evict | cmd.Cordon, *, now_us: int
-    ) -> ev.Event | None:
-        """Give the event of a command, None when it changes nothing.
+        self,
+        command: cmd.Cancel | cmd.Pause | cmd.Resume | cmd.Evict | cmd.Cordon | cmd.KeepQuote,
+        *,
+        now_us: int,
+    ) -> Iterator[ev.Event]:
+        """Give the events of a command, none when it changes nothing.
 
         Raises:
             UnknownSubjectError: there is no such job or node.
             ConflictError: the subject is over, or not in a state for this.
         """
         match command:
-            case cmd.Cancel():
-                job = self._job(command.job_id)
-                known = job.cancel_requested
-                return None if known else ev.JobCancelRequested(at_us=now_us, job_id=job.id)
-            case cmd.Pause() | cmd.Resume():
-                job = self._job(command.job_id)
-                held = isinstance(command, cmd.Pause)
-                same = job.held == held
-                return None if same else ev.JobHeld(at_us=now_us, job_id=job.id, held=held)
+            case cmd.Cancel() | cmd.Pause() | cmd.Resume():
+                for job in self._open_jobs(command.job_id):
+                    yield from _of_owner(job, command, now_us=now_us)
             case cmd.Cordon():
                 node = self._node(command.node_id)
-                return ev.NodeCordoned(at_us=now_us, node_id=node.id, cordoned=command.cordoned)
+                yield ev.NodeCordoned(at_us=now_us, node_id=node.id, cordoned=command.cordoned)
             case cmd.Evict():
-                return self._evict(command, now_us=now_us)
+                yield self._evict(command, now_us=now_us)
+            case cmd.KeepQuote():
+                if command.job_id in self.state.jobs:
+                    yield ev.JobQuoted(
+                        at_us=now_us, job_id=command.job_id, quoted=command.quoted
+                    )
 
     def _evict(self, command: cmd.Evict, *, now_us: int) -> ev.EvictionRequested:
         node = self._node(command.node_id)
@@ -127,15 +117,18 @@ class Enactor:
             raise ConflictError(cause, remedy="See `lowtide nodes` for the ready ones.")
         return ev.EvictionRequested(at_us=now_us, node_id=node.id, notice_ms=command.notice_ms)
 
-    def _job(self, job_id: str) -> JobRow:
-        job = self.state.jobs.get(job_id)
-        if job is None:
+    def _open_jobs(self, job_id: str) -> list[JobRow]:
+        """Give the job, or the elements of the array, that are not over."""
+        named = members(self.state.jobs, job_id)
+        if not named:
             cause = f"There is no job '{job_id}'."
             raise UnknownSubjectError(cause, remedy="See `lowtide ls` for all jobs.")
-        if job.ended:
-            cause = f"Job {job_id} is over ({job.state})."
+        still = [job for job in named if not job.ended]
+        if not still:
+            what = f"({named[0].state})" if named[0].id == job_id else "with all its elements"
+            cause = f"Job {job_id} is over {what}."
             raise ConflictError(cause, remedy="Submit it again if it should run once more.")
-        return job
+        return still
 
     def _node(self, node_id: str) -> NodeRow:
         node = self.state.nodes.get(node_id)
@@ -143,6 +136,18 @@ class Enactor:
             cause = f"There is no live node '{node_id}'."
             raise UnknownSubjectError(cause, remedy="See `lowtide nodes` for the live ones.")
         return node
+
+
+def _of_owner(
+    job: JobRow, command: cmd.Cancel | cmd.Pause | cmd.Resume, *, now_us: int
+) -> Iterator[ev.Event]:
+    if isinstance(command, cmd.Cancel):
+        if not job.cancel_requested:
+            yield ev.JobCancelRequested(at_us=now_us, job_id=job.id)
+        return
+    held = isinstance(command, cmd.Pause)
+    if job.held != held:
+        yield ev.JobHeld(at_us=now_us, job_id=job.id, held=held)
 
 
 def _requested(flavor: Flavor, node_id: str, now_us: int) -> ev.NodeRequested:
@@ -155,8 +160,3 @@ def _requested(flavor: Flavor, node_id: str, now_us: int) -> ev.NodeRequested:
         cpus=flavor.cpus,
         reason=Reason.FOR_ATTEMPT,
     )
-
-
-def _slug(spec: JobSpec) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", spec.label.lower()).strip("-")
-    return slug[:24].rstrip("-") or "job"

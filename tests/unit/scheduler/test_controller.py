@@ -313,3 +313,61 @@ def test_the_loop_publishes_what_live_attempts_risk() -> None:
     risk = world.controller.risks["c"][f"{job_id}/1"]
     assert risk.exposure_ms > 0
     assert risk.usd_nanos_per_hour > 0
+
+
+def test_a_group_is_submitted_whole_and_once() -> None:
+    """One key gives the same rows again; the journal rebuilds them, elements and all."""
+    world = World()
+    specs = tuple(
+        parse_spec({"script": "t.py", "name": name, **fields})
+        for name, fields in (("sweep", {"array": 3}), ("best", {"after": ["sweep"]}))
+    )
+    command = cmd.SubmitAll(specs=specs, idempotency_key="k")
+    rows = world.ask(command)
+    assert [row.id for row in rows] == [f"sweep-000001.{n}" for n in range(3)] + ["best-000002"]
+    assert [row.id for row in world.ask(command)] == [row.id for row in rows]
+    assert replay(world.store.records()).jobs == world.controller.state.jobs
+    assert world.controller.state.jobs["best-000002"].reason is Reason.WAITS_FOR_JOB
+    again = World(world.store, holder="two", at_s=60)
+    assert [row.id for row in again.ask(command)] == [row.id for row in rows]
+
+
+def test_a_group_with_one_wrong_job_leaves_nothing() -> None:
+    """The second is too big for any flavor: the first does not exist either."""
+    world = World()
+    specs = tuple(parse_spec({"script": "t.py", "gpus": gpus}) for gpus in (1, 64))
+    world.controller.tick()
+    before = len(list(world.store.records()))
+    with pytest.raises(LowtideError, match="No flavor can hold"):
+        world.ask(cmd.SubmitAll(specs=specs))
+    assert not world.controller.state.jobs
+    assert len(list(world.store.records())) == before
+
+
+def test_an_array_is_cancelled_by_its_id() -> None:
+    """All elements that are not over; a second time there is nothing left to cancel."""
+    world = World()
+    rows = world.ask(cmd.SubmitAll(specs=(parse_spec({"script": "t.py", "array": 3}),)))
+    array_id = rows[0].array.id
+    world.ask(cmd.Cancel(job_id=rows[0].id))
+    answer = world.ask(cmd.Pause(job_id=array_id))
+    assert [row.held for row in answer] == [False, True, True]
+    assert len(world.ask(cmd.Cancel(job_id=array_id))) == 3
+    states = {row.state for row in world.controller.state.jobs.values()}
+    assert states <= {JobState.CANCELLED, JobState.ADMITTED}
+
+
+def test_a_failed_predecessor_ends_the_whole_chain() -> None:
+    """In the same tick, each with the name of the one before it."""
+    world = World()
+    specs = tuple(
+        parse_spec({"script": "t.py", "name": name, "after": after})
+        for name, after in (("c", ["b"]), ("b", ["a"]), ("a", []))
+    )
+    rows = world.ask(cmd.SubmitAll(specs=specs))
+    world.ask(cmd.Cancel(job_id=rows[2].id))
+    world.controller.tick()
+    for row, before in ((rows[1], "a-000003"), (rows[0], "b-000002")):
+        now = world.controller.state.jobs[row.id]
+        assert (now.state, now.reason) == (JobState.CANCELLED, Reason.DEPENDENCY_FAILED)
+        assert before in now.sentence

@@ -64,7 +64,7 @@ def test_the_id_of_an_array_means_all_its_elements() -> None:
 
 def test_a_capped_array_never_has_more_up_than_its_cap() -> None:
     """One of two is up, so one of the waiting three may start: the first in the queue."""
-    place = {"id": "s", "size": 4, "max_parallel": 2}
+    place: dict[str, Any] = {"id": "s", "size": 4, "max_parallel": 2}
     jobs = [
         a_job(f"s.{n}", work="1h", row={"array": ArrayPlace(index=n, **place)}) for n in range(4)
     ]
@@ -80,7 +80,7 @@ def test_a_capped_array_never_has_more_up_than_its_cap() -> None:
 
 def test_the_first_of_a_chain_is_on_the_net_for_the_last() -> None:
     """The last is due at 4 h and takes 2: the first, an hour long, must start by 1:00."""
-    steady = {"checkpoint_interval": 0}
+    steady: dict[str, Any] = {"checkpoint_interval": 0}
     chain = (
         a_job("a", work="1h", **steady),
         a_job("b", work="2h", deadline="4h", after=["a"], **steady),
@@ -95,7 +95,7 @@ def test_the_first_of_a_chain_is_on_the_net_for_the_last() -> None:
 
 def test_elements_of_a_capped_array_leave_the_later_ones_their_turn() -> None:
     """Three hours of work one after the other until 4:00: the first must start by 1:00."""
-    place = {"id": "s", "size": 3, "max_parallel": 1}
+    place: dict[str, Any] = {"id": "s", "size": 3, "max_parallel": 1}
     jobs = [
         a_job(
             f"s.{n}",

@@ -80,6 +80,7 @@ class SimDriver:
         self._now_us = start_us
         self._probe = probe
         self._failing_launches = 0
+        self._liars: dict[str, None] = {}
         for flavor in self._flavors.values():
             self._see_capacity(flavor.name, at_us=start_us)
             self._watch(flavor.name, after_us=start_us)
@@ -134,6 +135,10 @@ class SimDriver:
     def fail_launches(self, count: int) -> None:
         """Let the next ``count`` launches fail whatever the limit is."""
         self._failing_launches = count
+
+    def lie(self, flavor: str) -> None:
+        """Let a flavor show the room of its limit from now on and refuse every launch."""
+        self._liars[flavor] = None
 
     def kill_node(self, node_id: str) -> None:
         """Let a node die without notice."""
@@ -204,6 +209,8 @@ class SimDriver:
         if self._failing_launches > 0:
             self._failing_launches -= 1
             return "an injected fault"
+        if flavor.name in self._liars:
+            return "there is no capacity after all"
         limit = self._limit(flavor.name, at_us=self._now_us)
         up = sum(node.flavor == flavor.name for node in self._nodes.values())
         return f"the limit of {limit} nodes is reached" if up >= limit else ""

@@ -19,8 +19,7 @@ from scheduler.bound import CELLS, Bound, Past, hindsight, past_of, share_of
 from scheduler.scenario import Arrival
 from scheduler.simulation import Result
 
-_QUEUE_CELLS = 400_000_000  # that the bounds of all jobs of a queue may look at together
-_MOST_CELLS = 5_000_000  # of them one job: more would not tighten it much
+_MOST_CELLS = 5_000_000  # for one job of a queue: more would not tighten it much
 _LEAST_CELLS = 20_000
 _DEAR_JOBS = 2_000  # beyond it, the jobs' own bounds are worked out only when asked for
 _SAFE = 1 - 1e-6  # floats; bills are floors of each stretch at a price
@@ -37,20 +36,21 @@ class Floor:
     """By job that was done, what it had to pay at least of the nodes that it used, in dollars."""
 
 
-def lower_bound(result: Result, *, every: bool = False) -> Floor:
+def lower_bound(result: Result, *, every: bool = False, cells: int = CELLS) -> Floor:
     """Bound what the work that was done had to cost: the best of all bounds that hold.
 
     Args:
         result: of a simulation.
         every: bound each job by itself, however many there are.
+        cells: that the bounds of single jobs may look at; fewer are quicker and looser.
     """
     done = [job for job in result.jobs.values() if job.state is JobState.SUCCEEDED]
     if not done:
         return Floor(usd=None, kind="dp")
     past = _past(result, done)
-    each = _each(done, past) if every or len(done) <= _DEAR_JOBS else {}
+    each = _each(done, past, cells=4 * cells) if every or len(done) <= _DEAR_JOBS else {}
     if len(done) == 1:
-        best = _bound(done[0], past, alone=True, cells=CELLS)
+        best = _bound(done[0], past, alone=True, cells=cells)
     else:
         alone = Bound(usd=sum(each.values()), kind="dp")
         best = max(_together(result, done, past), alone, key=lambda bound: bound.usd or 0.0)
@@ -81,9 +81,9 @@ def _bound(job: JobRow, past: Past, *, alone: bool, cells: int) -> Bound:
     )
 
 
-def _each(done: Sequence[JobRow], past: Past) -> dict[str, float]:
-    cells = max(_LEAST_CELLS, min(_MOST_CELLS, _QUEUE_CELLS // len(done)))
-    return {job.id: _bound(job, past, alone=False, cells=cells).usd or 0.0 for job in done}
+def _each(done: Sequence[JobRow], past: Past, *, cells: int) -> dict[str, float]:
+    part = max(_LEAST_CELLS, min(_MOST_CELLS, cells // len(done)))
+    return {job.id: _bound(job, past, alone=False, cells=part).usd or 0.0 for job in done}
 
 
 def _together(result: Result, done: Sequence[JobRow], past: Past) -> Bound:

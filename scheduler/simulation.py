@@ -112,21 +112,27 @@ class Simulation:
             start_us=scenario.start_us,
             probe=scenario.probe,
         )
-        self.controller = Controller(
+        self.ids = CountedIds()
+        self.controller = self._boot()
+        self._desk = _Desk()
+        self._arrivals = list(reversed(scenario.arrivals))
+        self._wake_us: int | None = scenario.start_us
+        self._stuck = 0
+
+    def _boot(self) -> Controller:
+        """Give a controller that has read nothing yet."""
+        world = self.scenario
+        return Controller(
             store=self.store,
             driver=self.driver,
             inbox=self.inbox,
             mailbox=self.mailbox,
             clock=self.clock,
-            ids=CountedIds(),
-            catalog=Catalog(flavors=scenario.flavors, prices=self.book, windows=scenario.windows),
+            ids=self.ids,
+            catalog=Catalog(flavors=world.flavors, prices=self.book, windows=world.windows),
             settings=self.settings,
             holder="simulator",
         )
-        self._desk = _Desk()
-        self._arrivals = list(reversed(scenario.arrivals))
-        self._wake_us: int | None = scenario.start_us
-        self._stuck = 0
 
     def run(self) -> Result:
         """Play until all is done, nothing can happen any more, or the horizon is reached.

@@ -15,7 +15,7 @@ from scheduler.catalog import Catalog
 from scheduler.snapshot import LiveAttempt, NodeView, PolicySettings, Snapshot
 from scheduler.turns import predecessors
 
-_AHEAD_US = 48 * 3_600_000_000  # how far a plan looks into known prices
+_AHEAD_US = 7 * 24 * 3_600_000_000  # how far a plan looks into known prices
 
 
 def price_events(state: State, catalog: Catalog, *, now_us: int) -> Iterator[ev.Event]:

@@ -1,19 +1,23 @@
 """What a node costs now and, as far as anybody can know, next: base prices under price windows.
 
-Windows are a published schedule, so their edges are known ahead. A base price series is not:
-``ahead`` keeps the base price of now and never looks into a recorded series, or a simulated
-policy would know tomorrow's market. Where several windows are open, the lowest price wins.
+Windows are a published schedule, so their edges are known ahead. A base price series is not,
+unless it is a published one (a day-ahead tariff): ``ahead`` keeps the base price of now and never
+looks into a recorded market, or a simulated policy would know tomorrow's. Where several windows
+are open, the lowest price wins.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from cluster.flavors import Flavor
 from cluster.prices import Price, PriceSource
 from scheduler.windows import PriceWindow, applies, next_edge_us, open_at
+
+_EVER_US = 1 << 62
+_REMEMBERED_US = 7 * 86_400_000_000
 
 
 class PriceBook:
@@ -23,8 +27,8 @@ class PriceBook:
         source: base prices.
         flavors: every flavor that will be asked for.
         windows: all price windows; the book picks those that apply to a flavor.
-        source_known_ahead: the source's future is published (a contract, not a market), so
-            that ``ahead`` may read it.
+        source_known_ahead: how far ahead the source's future is published (a contract, not a
+            market), in microseconds by flavor, so that ``ahead`` may read it; True = all of it.
     """
 
     def __init__(
@@ -33,15 +37,17 @@ class PriceBook:
         flavors: Iterable[Flavor],
         windows: Iterable[PriceWindow] = (),
         *,
-        source_known_ahead: bool = False,
+        source_known_ahead: bool | Mapping[str, int] = False,
     ) -> None:
         """Pick each flavor's windows."""
         self._source = source
-        self._known_ahead = source_known_ahead
-        listed = tuple(windows)
+        listed, kinds = tuple(windows), tuple(flavors)
+        if isinstance(source_known_ahead, bool):
+            source_known_ahead = {kind.name: _EVER_US for kind in kinds if source_known_ahead}
+        self._known_us = dict(source_known_ahead)
+        self._published = {name: _Published() for name in self._known_us}
         self._tracks = {
-            flavor.name: _Track(tuple(w for w in listed if applies(w, flavor)))
-            for flavor in flavors
+            kind.name: _Track(tuple(w for w in listed if applies(w, kind))) for kind in kinds
         }
 
     def at(self, flavor: str, at_us: int) -> Price:
@@ -68,24 +74,51 @@ class PriceBook:
 
         The instants are after ``from_us`` and before ``until_us``, and neighbours differ.
         """
-        track = self._tracks[flavor]
-        instants = track.edges(from_us, until_us)
-        if self._known_ahead:
-            instants = sorted({*instants, *self._source_steps(flavor, from_us, until_us)})
-        steps: list[tuple[int, int]] = []
-        last = self.at(flavor, from_us).usd_nanos_per_hour
-        for at_us in instants:
-            base = self._source.base(flavor, at_us if self._known_ahead else from_us)
-            price, _ = under(track.at(at_us), base.usd_nanos_per_hour)
-            if price != last:
-                steps.append((at_us, price))
-                last = price
-        return tuple(steps)
+        if flavor in self._known_us:
+            until_us = min(until_us, from_us + self._known_us[flavor])
+            return self._published[flavor].between(from_us, until_us, self._all_steps(flavor))
+        base = self._source.base(flavor, from_us).usd_nanos_per_hour
+        edges = self._tracks[flavor].edges(from_us, until_us)
+        return self._steps(flavor, [from_us, *edges], base=base)[1:]
 
     def rests_on(self, flavor: str) -> str:
         """Say for people what the known next prices rest on, "" when nothing is known."""
         windows = self._tracks[flavor].windows
-        return ", ".join(f"{window.name} ({window.rests_on})" for window in windows)
+        named = [f"{window.name} ({window.rests_on})" for window in windows]
+        return ", ".join(
+            ["published price (tariff)", *named] if flavor in self._known_us else named
+        )
+
+    def windows(self, flavor: str) -> tuple[PriceWindow, ...]:
+        """Give the windows that apply to a flavor."""
+        return self._tracks[flavor].windows
+
+    def _all_steps(self, flavor: str) -> Callable[[int, int], tuple[tuple[int, int], ...]]:
+        """Give what finds each change of a published price, windows applied, in an interval."""
+
+        def steps(from_us: int, until_us: int) -> tuple[tuple[int, int], ...]:
+            edges = self._tracks[flavor].edges(from_us, until_us)
+            instants = sorted({*edges, *self._source_steps(flavor, from_us, until_us)})
+            return self._steps(flavor, [from_us, *instants])
+
+        return steps
+
+    def _steps(
+        self, flavor: str, instants: Iterable[int], *, base: int | None = None
+    ) -> tuple[tuple[int, int], ...]:
+        """Give the price at each instant at which it differs from the one before.
+
+        ``base`` is the base price that is taken to stay; None looks it up at each instant.
+        """
+        steps: list[tuple[int, int]] = []
+        last = None
+        for at_us in instants:
+            now = self._source.base(flavor, at_us).usd_nanos_per_hour if base is None else base
+            price, _ = under(self._tracks[flavor].at(at_us), now)
+            if price != last:
+                steps.append((at_us, price))
+                last = price
+        return tuple(steps)
 
     def _source_steps(self, flavor: str, from_us: int, until_us: int) -> list[int]:
         steps: list[int] = []
@@ -94,6 +127,27 @@ class PriceBook:
             steps.append(at_us)
             at_us = self._source.next_change_us(flavor, at_us)
         return steps
+
+
+class _Published:
+    """Known steps, remembered for a while ahead: they are asked for in every cycle."""
+
+    def __init__(self) -> None:
+        self._from_us, self._until_us = 0, 0
+        self._steps: tuple[tuple[int, int], ...] = ()
+
+    def between(
+        self,
+        from_us: int,
+        until_us: int,
+        find: Callable[[int, int], tuple[tuple[int, int], ...]],
+    ) -> tuple[tuple[int, int], ...]:
+        """Give the steps after an instant and before another."""
+        if not (self._from_us <= from_us and until_us <= self._until_us):
+            self._from_us, self._until_us = from_us, until_us + _REMEMBERED_US
+            self._steps = find(self._from_us, self._until_us)
+        first = bisect_right(self._steps, (from_us, _EVER_US))
+        return self._steps[first : bisect_left(self._steps, (until_us, -1))]
 
 
 class _Track:

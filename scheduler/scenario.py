@@ -32,6 +32,7 @@ from scheduler.scenario_models import (
     nanos,
     us,
 )
+from scheduler.window_settings import problems
 from scheduler.windows import PriceWindow
 from scheduler.yaml_lines import Document, parse_yaml
 
@@ -47,6 +48,7 @@ class Capacity:
     flavor: Flavor
     limits: StepSeries
     prices: StepSeries | None = None  # nano-dollars per node-hour
+    known_ahead_us: int | None = None  # how far ahead the price series is published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,12 @@ class Scenario:
         """The price series of the flavors that have one."""
         return {c.flavor.name: c.prices for c in self.capacities if c.prices is not None}
 
+    @property
+    def known_ahead_us(self) -> dict[str, int]:
+        """How far ahead the price series of flavors are published, for those that are."""
+        known = {c.flavor.name: c.known_ahead_us for c in self.capacities}
+        return {name: ahead_us for name, ahead_us in known.items() if ahead_us is not None}
+
 
 def load_scenario(path: Path) -> Scenario:
     """Read a scenario and the files that it names, relative to it.
@@ -124,7 +132,9 @@ def _build(model: ScenarioIn, *, folder: Path) -> Scenario:
         probe=model.observation == "probe",
         capacities=tuple(_with_list_price(one, among=capacities) for one in capacities),
         arrivals=tuple(arrivals),
-        windows=tuple(_window(window) for window in model.price_windows),
+        windows=tuple(
+            window for given in model.price_windows for window in given.windows(model.holidays)
+        ),
         budgets=model.budgets,
         egress_nanos_per_gb={
             (source, target): nanos(usd)
@@ -144,11 +154,16 @@ def _capacity(given: FlavorIn, *, folder: Path, start_us: int) -> Capacity:
     assert limits is not None, f"flavor {given.name} has neither a limit nor a trace"
     if isinstance(given.price_usd_per_hour, SeriesIn):
         assert prices is not None, f"flavor {given.name} lost its price series"
-        usd_nanos = prices.values[0]
+        usd_nanos, ahead_s = prices.values[0], given.price_usd_per_hour.known_ahead_s
     else:
-        usd_nanos = nanos(given.price_usd_per_hour)
+        usd_nanos, ahead_s = nanos(given.price_usd_per_hour), None
     flavor = given.flavor(max_nodes=max(limits.values), usd_nanos=usd_nanos)
-    return Capacity(flavor=flavor, limits=limits, prices=prices)
+    return Capacity(
+        flavor=flavor,
+        limits=limits,
+        prices=prices,
+        known_ahead_us=None if ahead_s is None else us(ahead_s),
+    )
 
 
 def _series(value: object, *, folder: Path, start_us: int, scale: int) -> StepSeries | None:
@@ -172,11 +187,6 @@ def _with_list_price(capacity: Capacity, *, among: Iterable[Capacity]) -> Capaci
     ]
     listed = min(alike)[1] if alike else mine.usd_nanos_per_hour
     return replace(capacity, flavor=replace(mine, list_usd_nanos_per_hour=listed))
-
-
-def _window(given: WindowIn) -> PriceWindow:
-    usd = given.price_usd_per_hour
-    return replace(given.window(), tariff_usd_nanos_per_hour=None if usd is None else nanos(usd))
 
 
 def _jobs_of(path: Path) -> tuple[JobIn, ...]:
@@ -262,11 +272,7 @@ def _check_names(model: ScenarioIn, *, text: str, source: str) -> None:
                 remedy="Rename one of them.",
             )
         seen.add(flavor.name)
-    for index, window in enumerate(model.price_windows):
-        for name in window.flavors:
-            if name not in seen:
-                raise _document(text, source=source).error(
-                    ("price_windows", index, "flavors"),
-                    f"no flavor is called '{name}'",
-                    remedy=f"Name one of: {', '.join(sorted(seen))}.",
-                )
+    flavors = [flavor.flavor(max_nodes=0, usd_nanos=0) for flavor in model.flavors]
+    for found in problems(model.price_windows, flavors=flavors, holidays=model.holidays):
+        at = ("price_windows", found.index, found.field)
+        raise _document(text, source=source).error(at, found.cause, remedy=found.remedy)

@@ -89,8 +89,23 @@ def read_table(text: str, *, source: str) -> list[dict[str, str]]:
     return [dict(zip(header, row, strict=True)) for row in body]
 
 
-def read_series(path: Path, *, column: str | None, key: str | None) -> list[Decimal]:
-    """Read one series of numbers, one per step.
+def as_prices(shape: Sequence[Decimal], *, mean_usd: Decimal) -> list[Decimal]:
+    """Turn the shape of a tariff, wholesale power say, into prices of a node with a given mean.
+
+    A negative value counts as 0: nobody is paid for renting a GPU. The rest is scaled so that its
+    mean over the whole series is ``mean_usd``; a shape of zeros alone stays at that mean.
+    """
+    kept = [max(Decimal(0), value) for value in shape]
+    total = sum(kept)
+    if not total:
+        return [mean_usd] * len(kept)
+    return [value * mean_usd * len(kept) / total for value in kept]
+
+
+def read_series(
+    path: Path, *, column: str | None, key: str | None, signed: bool = False
+) -> list[Decimal]:
+    """Read one series of numbers, one per step; ``signed`` allows negative ones.
 
     Raises:
         FileFormatError: it cannot be found in the file, is empty, or holds something that is
@@ -103,7 +118,11 @@ def read_series(path: Path, *, column: str | None, key: str | None) -> list[Deci
     first = 2 if _is_table(data) else 1
     what = "line" if first == 2 else "element"  # noqa: PLR2004 - a header is line 1
     return [
-        _number(value, where=f"{path}, {what} {index + first}, field '{column or key or 'data'}'")
+        _number(
+            value,
+            where=f"{path}, {what} {index + first}, field '{column or key or 'data'}'",
+            signed=signed,
+        )
         for index, value in enumerate(values)
     ]
 
@@ -147,13 +166,14 @@ def _list(data: object, key: str | None, *, path: Path) -> list[Any]:
     return data
 
 
-def _number(value: object, *, where: str) -> Decimal:
+def _number(value: object, *, where: str, signed: bool) -> Decimal:
     try:
         number = Decimal(str(value).strip())
     except InvalidOperation:
-        number = Decimal(-1)
-    if isinstance(value, bool) or not number.is_finite() or number < 0:
+        number = Decimal("NaN")
+    if isinstance(value, bool) or not number.is_finite() or (number < 0 and not signed):
+        least = "" if signed else " of at least 0"
         raise FileFormatError(
-            f"{where}: {value!r} is not a number of at least 0.", remedy="Correct the value there."
+            f"{where}: {value!r} is not a number{least}.", remedy="Correct the value there."
         )
     return number

@@ -21,8 +21,8 @@ from pydantic import (
 from cluster.flavors import Flavor
 from jobs.errors import FileFormatError
 from jobs.spec import NANOS_PER_USD, JobSpec, Market, Name
-from scheduler.scenario_files import own_step_s, read_series
-from scheduler.settings import WindowSettings
+from scheduler.scenario_files import as_prices, own_step_s, read_series
+from scheduler.window_settings import Holidays, WindowSettings
 
 _CPUS = 1_000_000  # a scenario does not count cores
 _IDLE_RELEASE_S = 60
@@ -72,6 +72,12 @@ class SeriesIn(_Strict):
     key: str | None = None
     step_s: Annotated[Decimal, Field(gt=0)] | None = None
     from_s: Seconds = Decimal(0)
+    known_ahead_s: Annotated[
+        Seconds | None, Field(description="a price that is published so far ahead (a tariff)")
+    ] = None
+    mean_usd_per_hour: Annotated[
+        Usd | None, Field(description="the file is a shape only: negatives count as 0, this mean")
+    ] = None
 
     def read(self, folder: Path) -> tuple[list[Decimal], Decimal]:
         """Give the values and the seconds between them.
@@ -80,7 +86,11 @@ class SeriesIn(_Strict):
             FileFormatError: the file is wrong, or nobody states the step.
         """
         path = folder / self.file
-        values = read_series(path, column=self.column, key=self.key)
+        shape_usd = self.mean_usd_per_hour
+        signed = shape_usd is not None
+        values = read_series(path, column=self.column, key=self.key, signed=signed)
+        if shape_usd is not None:
+            values = as_prices(values, mean_usd=shape_usd)
         step_s = self.step_s or own_step_s(path)
         if step_s is None:
             raise FileFormatError(
@@ -188,19 +198,8 @@ class JobIn(_Strict):
         )
 
 
-class WindowIn(WindowSettings):
-    """A price window as in ``lowtide.yaml``, or with a tariff instead of a percentage."""
-
-    price_percent: int = Field(default=100, ge=0, le=1_000)
-    price_usd_per_hour: Usd | None = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        named = {"price_percent", "price_usd_per_hour"} & self.model_fields_set
-        if len(named) != 1:
-            msg = "give price_percent or price_usd_per_hour, one of them"
-            raise ValueError(msg)
-        return self
+WindowIn = WindowSettings
+"""A price window as in ``lowtide.yaml``."""
 
 
 Jobs = Annotated[
@@ -221,4 +220,5 @@ class ScenarioIn(_Strict):
     egress_usd_per_gb: Mapping[str, Mapping[str, Usd]] = Field(default_factory=dict)
     jobs: Jobs
     price_windows: tuple[WindowIn, ...] = ()
+    holidays: Holidays = Field(default_factory=dict)
     budgets: tuple[Mapping[str, Any], ...] = ()

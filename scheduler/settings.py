@@ -13,13 +13,10 @@ from dataclasses import fields, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, available_timezones
+from typing import Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -31,61 +28,12 @@ from jobs.durations import DurationMs
 from jobs.errors import FileFormatError
 from jobs.spec import NANOS_PER_USD, Market, Name
 from scheduler.snapshot import PolicySettings
+from scheduler.window_settings import Holidays, Price, WindowSettings, problems
 from scheduler.windows import PriceWindow
 from scheduler.yaml_lines import Document, parse_yaml
 
 CONFIG_NAME = "lowtide.yaml"
 DEFAULT_PORT = 8470
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_CLOCK_PARTS = (2, 3)  # HH:MM or HH:MM:SS
-_DAY_S = 86_400
-
-
-def _price(value: Decimal) -> Decimal:
-    if (value * NANOS_PER_USD) % 1:
-        msg = "a price has at most nine decimals"
-        raise ValueError(msg)
-    return value
-
-
-def _day(value: object) -> int:
-    short = str(value).strip().lower()[:3]
-    if short not in _DAYS:
-        msg = f"{value!r} is not a day; write mon, tue, wed, thu, fri, sat or sun"
-        raise ValueError(msg)
-    return _DAYS.index(short)
-
-
-def _seconds_of_day(value: object) -> int:
-    parts = str(value).split(":")
-    if len(parts) not in _CLOCK_PARTS or not all(part.isdecimal() for part in parts):
-        msg = f"{value!r} is not a time of day; write it like '22:00' or '22:00:30'"
-        raise ValueError(msg)
-    hours, minutes, seconds = (*map(int, parts), 0)[:3]
-    total = hours * 3_600 + minutes * 60 + seconds
-    if max(minutes, seconds) > 59 or total > _DAY_S:  # noqa: PLR2004 - a minute's last second
-        msg = f"{value!r} is not a time of day; it goes from '00:00' to '24:00'"
-        raise ValueError(msg)
-    return total
-
-
-def _time_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError) as error:
-        near = get_close_matches(value, sorted(available_timezones()), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "write it like 'Europe/Berlin'"
-        msg = f"{value!r} is not a time zone; {hint}"
-        raise ValueError(msg) from error
-    return value
-
-
-Price = Annotated[Decimal, Field(ge=0), AfterValidator(_price)]
-"""Dollars per node and hour, exact to the nano-dollar."""
-Day = Annotated[int, BeforeValidator(_day)]
-"""A day of the week by its English name; Monday = 0."""
-TimeOfDay = Annotated[int, BeforeValidator(_seconds_of_day)]
-"""``HH:MM`` or ``HH:MM:SS`` as seconds after local midnight; ``24:00`` ends a day."""
 
 
 class _Strict(BaseModel):
@@ -152,50 +100,12 @@ class ClusterSettings(_Strict):
     flavors: tuple[FlavorSettings, ...] = Field(min_length=1)
 
 
-class WindowSettings(_Strict):
-    """A recurring interval of local time in which some flavors have another price."""
-
-    name: Name
-    days: tuple[Day, ...] = Field(default=(0, 1, 2, 3, 4, 5, 6), min_length=1)
-    start: TimeOfDay = 0
-    end: TimeOfDay = _DAY_S
-    time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
-    flavors: tuple[str, ...] = ()
-    markets: tuple[Market, ...] = ()
-    accelerators: tuple[str, ...] = ()
-    regions: tuple[str, ...] = ()
-    price_percent: int = Field(ge=0, le=1_000)
-    rests_on: Literal["tariff", "reserved-idle", "chargeback", "availability"] = "tariff"
-
-    @model_validator(mode="after")
-    def _is_not_empty(self) -> Self:
-        if self.start % _DAY_S == self.end % _DAY_S and self.end - self.start != _DAY_S:
-            msg = "an empty window: it ends when it starts; a whole day is 00:00 to 24:00"
-            raise ValueError(msg)
-        return self
-
-    def window(self) -> PriceWindow:
-        """Give the scheduler's value of it; an end at 24:00 is the next midnight."""
-        return PriceWindow(
-            name=self.name,
-            days=tuple(sorted(set(self.days))),
-            start_s=self.start,
-            end_s=self.end % _DAY_S,
-            time_zone=self.time_zone,
-            flavors=self.flavors,
-            markets=tuple(str(market) for market in self.markets),
-            accelerators=self.accelerators,
-            regions=self.regions,
-            price_percent=self.price_percent,
-            rests_on=self.rests_on,
-        )
-
-
 class Settings(_Strict):
     """All of ``lowtide.yaml``. Empty ``storage`` and ``database`` lie in the home folder."""
 
     clusters: tuple[ClusterSettings, ...] = Field(min_length=1)
     price_windows: tuple[WindowSettings, ...] = ()
+    holidays: Holidays = Field(default_factory=dict)
     storage: str = ""
     database: str = ""
     policy: PolicySettings = Field(default_factory=PolicySettings)
@@ -215,7 +125,8 @@ class Settings(_Strict):
     @property
     def windows(self) -> tuple[PriceWindow, ...]:
         """The price windows in the file's order."""
-        return tuple(window.window() for window in self.price_windows)
+        listed = (window.windows(self.holidays) for window in self.price_windows)
+        return tuple(window for windows in listed for window in windows)
 
     def cluster(self, name: str) -> ClusterSettings | None:
         """Give the cluster of that name, None when there is none."""
@@ -347,16 +258,11 @@ def _check_names(settings: Settings, *, document: Document) -> None:
         for f, flavor in enumerate(cluster.flavors):
             at = ("clusters", c, "flavors", f, "name")
             _once(seen, "flavor", flavor.name, at=at, document=document)
-    for w, window in enumerate(settings.price_windows):
-        _once(seen, "window", window.name, at=("price_windows", w, "name"), document=document)
-        for name in window.flavors:
-            if ("flavor", name) not in seen:
-                known = ", ".join(sorted(settings.flavors))
-                raise document.error(
-                    ("price_windows", w, "flavors"),
-                    f"no flavor is called '{name}'",
-                    remedy=f"Name one of: {known}.",
-                )
+    for found in problems(
+        settings.price_windows, flavors=settings.flavors.values(), holidays=settings.holidays
+    ):
+        where = ("price_windows", found.index, found.field)
+        raise document.error(where, found.cause, remedy=found.remedy)
 
 
 def _once(

@@ -84,7 +84,7 @@ def price_book(scenario: Scenario) -> PriceBook:
     source: PriceSource = (
         SeriesPrices(series, flavors=flavors, source="series") if series else FlatPrices(flavors)
     )
-    return PriceBook(source, flavors, scenario.windows)
+    return PriceBook(source, flavors, scenario.windows, source_known_ahead=scenario.known_ahead_us)
 
 
 class Simulation:

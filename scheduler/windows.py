@@ -4,12 +4,12 @@ Times are wall-clock times of the zone, so a window keeps its local hours over a
 from 22:00 to 06:00 is an hour shorter in the night of the spring change and an hour longer in
 autumn. A wall-clock time that spring skips counts as the moment of the change; of one that
 autumn repeats, a start takes the first and an end the second occurrence. A window belongs to the
-local day on which it starts, also when it runs over midnight.
+local day on which it starts, also when it runs over midnight; so does a holiday.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -20,6 +20,7 @@ from jobs.durations import US_PER_S, from_us, to_us
 
 _DAY_US = 86_400 * US_PER_S
 _SEARCH_DAYS = 16  # a weekly window, one of whose days the spring change may empty
+_MOST_CLOSED_DAYS = 60  # holidays that may close it week after week
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +28,14 @@ class PriceWindow:
     """A flavor filter, a schedule and what the price becomes inside it.
 
     ``start`` and ``end`` are seconds after local midnight; ``end <= start`` runs over midnight.
-    ``price_percent`` multiplies the base price (60 = 40 % cheaper); a tariff replaces it.
+    ``price_percent`` multiplies the base price (60 = 40 % cheaper); a tariff replaces it. Hours
+    of capacity that is paid for anyway (reserved-idle) cost 0, or what is charged back for them.
     """
 
     name: str
     days: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)  # Monday = 0, local day of the start
+    only_on: tuple[int, ...] | None = None  # local days since 1970, ascending; None = any
+    not_on: tuple[int, ...] = ()
     start_s: int = 0
     end_s: int = 0
     time_zone: str = "UTC"
@@ -39,6 +43,7 @@ class PriceWindow:
     markets: tuple[str, ...] = ()
     accelerators: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
     price_percent: int = 100
     tariff_usd_nanos_per_hour: int | None = None  # per node; instead of the percentage
     rests_on: str = "tariff"  # tariff | reserved-idle | chargeback | availability
@@ -51,6 +56,7 @@ def applies(window: PriceWindow, flavor: Flavor) -> bool:
         (window.markets, flavor.market.value),
         (window.accelerators, flavor.accelerator),
         (window.regions, flavor.region),
+        (window.zones, flavor.zone),
     )
     return all(not allowed or value in allowed for allowed, value in filters)
 
@@ -65,21 +71,31 @@ def next_edge_us(window: PriceWindow, after_us: int) -> int | None:
 
     Where one opening of the window meets the next (open all day, every day) there is no edge.
     """
-    for start, end in _joined(_spans(window, after_us, days=_SEARCH_DAYS)):
+    days = _SEARCH_DAYS + 7 * min(len(window.not_on), _MOST_CLOSED_DAYS)
+    for start, end in _joined(_spans(window, after_us, days=days)):
         if start > after_us:
             return start
         if end > after_us:
-            return end if end < after_us + (_SEARCH_DAYS - 2) * _DAY_US else None
+            ends = window.only_on is not None or end < after_us + (days - 2) * _DAY_US
+            return end if ends else None
     return None
 
 
 def _spans(window: PriceWindow, at_us: int, *, days: int) -> Iterator[tuple[int, int]]:
     """Give the openings of local days from two before ``at_us`` on, in order, none empty."""
     first = at_us // _DAY_US - 2  # zones are less than a day from UTC; a window may be a day long
-    for day in range(first, first + days + 3):
+    for day in _days(window, first=first, last=first + days + 2):
         span = _span(window, day)
         if span is not None and span[0] < span[1]:
             yield span
+
+
+def _days(window: PriceWindow, *, first: int, last: int) -> Iterable[int]:
+    """Give the days to look at; a list of dates is looked at to its end, however far it is."""
+    if window.only_on is None:
+        return range(first, last + 1)
+    far = last - first > _SEARCH_DAYS
+    return (day for day in window.only_on if day >= first and (far or day <= last))
 
 
 def _joined(spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -100,7 +116,7 @@ def _joined(spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 def _span(window: PriceWindow, day: int) -> tuple[int, int] | None:
     """Give (start_us, end_us) of the opening that begins on a local day (days since 1970)."""
     local = date(1970, 1, 1) + timedelta(days=day)
-    if local.weekday() not in window.days:
+    if local.weekday() not in window.days or day in window.not_on:
         return None
     last = local if window.end_s > window.start_s else local + timedelta(days=1)
     zone = ZoneInfo(window.time_zone)

@@ -78,3 +78,15 @@ def test_without_windows_nothing_changes() -> None:
 def test_percentages_round_to_the_nearest_nano() -> None:
     """Money stays integer."""
     assert [scaled(x, percent=33) for x in (1, 2, 5, 100)] == [0, 1, 2, 33]
+
+
+def test_a_published_price_is_known_so_far_ahead_and_no_further() -> None:
+    """A day-ahead tariff ends with the day that was published."""
+    series = StepSeries.regular([2 * USD, 3 * USD, 4 * USD], start_us=MIDNIGHT, step_us=HOUR)
+    source = SeriesPrices({"spot": series}, flavors=[SPOT], source="tariff")
+    prices = PriceBook(source, [SPOT], source_known_ahead={"spot": 2 * HOUR})
+    for _ in range(2):  # the second answer is remembered
+        assert prices.ahead("spot", MIDNIGHT, MIDNIGHT + 9 * HOUR) == ((MIDNIGHT + HOUR, 3 * USD),)
+    later = MIDNIGHT + HOUR
+    assert prices.ahead("spot", later, MIDNIGHT + 9 * HOUR) == ((MIDNIGHT + 2 * HOUR, 4 * USD),)
+    assert prices.rests_on("spot") == "published price (tariff)"

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from jobs.archive import Archive, pack
+from jobs.array_handle import Array
 from jobs.errors import SpecError, UnknownSubjectError
 from jobs.handle import Job
 from jobs.spec import JobSpec, parse_spec
@@ -92,6 +93,86 @@ class Client:
             self.upload(archive, on_upload=on_upload)
         return self.enqueue(ready, idempotency_key=idempotency_key)
 
+    def submit_array(
+        self,
+        spec: JobSpec | Mapping[str, Any],
+        *,
+        array: int | Mapping[str, Any] | None = None,
+        max_parallel: int | None = None,
+        code_dir: str | Path | None = None,
+        idempotency_key: str | None = None,
+    ) -> Array:
+        """Submit jobs that differ by an index or by parameters, all or none.
+
+        Args:
+            spec: what they have in common; it may hold ``array`` and ``max_parallel`` itself.
+            array: their number, or ``{"rows": [...]}``, or ``{"matrix": {name: [...]}}``.
+            max_parallel: how many may be up at once.
+            code_dir: as in ``submit``.
+            idempotency_key: the same key gives the same array, however often it is sent.
+
+        Raises:
+            SpecError, InfeasibleError: as ``submit``; one wrong element refuses all.
+        """
+        ready = _as_spec(spec)
+        data = ready.model_dump(mode="json", exclude_defaults=True)
+        data |= {} if array is None else {"array": array}
+        data |= {} if max_parallel is None else {"max_parallel": max_parallel}
+        jobs = self.submit_all(
+            [parse_spec(data)], code_dir=code_dir, idempotency_key=idempotency_key
+        )
+        return Array(self, jobs)
+
+    def submit_all(
+        self,
+        specs: Iterable[JobSpec | Mapping[str, Any]],
+        *,
+        code_dir: str | Path | None = None,
+        idempotency_key: str | None = None,
+    ) -> list[Job]:
+        """Submit several jobs, all or none; they may come ``after`` each other by name.
+
+        Raises:
+            SpecError, InfeasibleError: as ``submit``; one wrong job refuses all.
+            DependencyError: they wait for each other in a circle.
+        """
+        prepared = [prepare(spec, code_dir=code_dir) for spec in specs]
+        ready = [spec for spec, _ in prepared]
+        archives = {one.sha256: one for _, one in prepared if one is not None}
+        missing = [one for one in archives.values() if not self.has_code(one.sha256)]
+        if missing:
+            self.check_all(ready)  # what is refused anyway is not worth an upload
+        for archive in missing:
+            self.upload(archive)
+        return self.enqueue_all(ready, idempotency_key=idempotency_key)
+
+    def check_all(self, specs: Iterable[JobSpec]) -> list[dict[str, Any]]:
+        """Ask what would become of several jobs; nothing is stored."""
+        body = {"jobs": [_body(spec) for spec in specs]}
+        answer = self.transport.json(
+            "POST", "/v1/jobs/group", params={"dry_run": "true"}, body=body
+        )
+        rows: list[dict[str, Any]] = answer["jobs"]
+        return rows
+
+    def enqueue_all(
+        self, specs: Iterable[JobSpec], *, idempotency_key: str | None = None
+    ) -> list[Job]:
+        """Queue specs whose code is uploaded already, all or none."""
+        key = idempotency_key or secrets.token_hex(16)  # noqa: TID251 - made on a user's machine
+        answer = self.transport.json(
+            "POST",
+            "/v1/jobs/group",
+            body={"jobs": [_body(spec) for spec in specs]},
+            headers={"Idempotency-Key": key},
+        )
+        return [Job(self, row) for row in answer["jobs"]]
+
+    def array(self, array_id: str) -> Array:
+        """Find an array by its id."""
+        page = self.transport.json("GET", "/v1/jobs", params={"array": _segment(array_id)})
+        return Array(self, [Job(self, row) for row in page["jobs"]])
+
     def check(self, spec: JobSpec | Mapping[str, Any]) -> dict[str, Any]:
         """Ask what would become of a spec; nothing is stored.
 
@@ -130,20 +211,39 @@ class Client:
         self, *, state: str | None = None, team: str | None = None, limit: int | None = None
     ) -> list[Job]:
         """List jobs, newest first; ``limit`` None gives all of them."""
+        return self.listed(state=state, team=team, limit=limit)[0]
+
+    def listed(
+        self,
+        *,
+        state: str | None = None,
+        team: str | None = None,
+        limit: int | None = None,
+        folded: bool = False,
+    ) -> tuple[list[Job], dict[str, dict[str, int]]]:
+        """List jobs and, ``folded``, each array as its first element with counts by state."""
         found: list[Job] = []
+        arrays: dict[str, dict[str, int]] = {}
         cursor: str | None = None
         while limit is None or len(found) < limit:
             wanted = PAGE if limit is None else min(PAGE, limit - len(found))
             page = self.transport.json(
                 "GET",
                 "/v1/jobs",
-                params={"state": state, "team": team, "cursor": cursor, "limit": wanted},
+                params={
+                    "state": state,
+                    "team": team,
+                    "cursor": cursor,
+                    "limit": wanted,
+                    "folded": "true" if folded else None,
+                },
             )
+            arrays |= page.get("arrays", {})
             found += [Job(self, row) for row in page["jobs"]]
             cursor = page.get("next")
             if cursor is None:
                 break
-        return found
+        return found, arrays
 
     def job(self, job_id: str) -> Job:
         """Find a job by its id."""
@@ -159,8 +259,13 @@ class Client:
         Raises:
             ConflictError: the job is in a state in which that makes no sense.
         """
+        return self.act_all(job_id, verb)[0]
+
+    def act_all(self, job_id: str, verb: str) -> list[Job]:
+        """Do the same to a job or to every element of an array that is not over."""
         path = f"/v1/jobs/{_segment(job_id)}/{verb}"
-        return Job(self, self.transport.json("POST", path, repeatable=False)["job"])
+        answer = self.transport.json("POST", path, repeatable=False)
+        return [Job(self, row) for row in answer.get("jobs", [answer["job"]])]
 
     def events(self, job_id: str) -> dict[str, Any]:
         """Give a job's part of the journal."""

@@ -8,30 +8,42 @@ from scheduler.cli.output import JobId, Json, client, print_json
 
 
 def cancel(job: JobId, as_json: Json = False) -> None:
-    """End a job. A live attempt is told to stop; what it cost stays in the ledger."""
+    """End a job or an array. A live attempt is told to stop; what it cost stays in the ledger."""
     _act(job, verb="cancel", as_json=as_json)
 
 
 def pause(job: JobId, as_json: Json = False) -> None:
-    """Hold a job. A live attempt saves first, then its nodes are free for others."""
+    """Hold a job or an array. A live attempt saves first, then its nodes are free for others."""
     _act(job, verb="pause", as_json=as_json)
 
 
 def resume(job: JobId, as_json: Json = False) -> None:
-    """Let a paused job go on from its restore point."""
+    """Let a paused job (or array) go on from its restore point."""
     _act(job, verb="resume", as_json=as_json)
 
 
 def _act(job_id: str, *, verb: str, as_json: bool) -> None:
     with client() as server:
-        data = server.act(job_id, verb).data
+        rows = [job.data for job in server.act_all(job_id, verb)]
+    if rows[0]["id"] == job_id:
+        _say(rows[0], verb=verb, as_json=as_json)
+    elif as_json:
+        print_json(rows)
+    else:
+        for row in rows:
+            _say(row, verb=verb, as_json=False)
+
+
+def _say(data: dict[str, Any], *, verb: str, as_json: bool) -> None:
     if as_json:
         print_json(data)
     else:
-        print(f"job {job_id}: {_outcome(data, verb=verb)}")
+        print(f"job {data['id']}: {_outcome(data, verb=verb)}")
 
 
 def _outcome(data: dict[str, Any], *, verb: str) -> str:
+    if data.get("ended_us") is not None and data["state"] != "cancelled":
+        return f"over already ({data['state']})"
     if verb == "resume":
         return f"{data['state']}, {data['sentence'] or data['reason']}"
     if data["attempt_id"]:

@@ -21,16 +21,28 @@ def ls(
         int, typer.Option(help="At most so many, newest first.", min=1)
     ] = DEFAULT_LIMIT,
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    array: Annotated[
+        str | None, typer.Option(metavar="ID", help="The elements of this array.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first, with reason, progress and slack.
 
     Slack is the time to the deadline that the remaining work leaves; for a job that has ended,
-    by how much the deadline was met.
+    by how much the deadline was met. An array is one line, unless a state was asked for.
     """
     _check_state(state)
+    counts: dict[str, dict[str, int]] = {}
     with client() as server:
-        found = server.jobs(state=state, team=team, limit=None if every else limit)
+        if array is not None:
+            found = [job for job in server.array(array) if state in {None, job.data["state"]}]
+        else:
+            found, counts = server.listed(
+                state=state,
+                team=team,
+                limit=None if every else limit,
+                folded=state is None and not as_json,
+            )
     if as_json:
         print_json([job.data for job in found])
         return
@@ -40,7 +52,10 @@ def ls(
         return
     from scheduler.cli.tables import jobs_table
 
-    console().print(jobs_table([job.row for job in found], now_us=_now_us()))
+    rows = [job.row for job in found]
+    console().print(jobs_table(rows, now_us=_now_us(), arrays=counts))
+    if counts:
+        print("open an array: lowtide ls --array ID")
     if not every and len(found) == limit:
         print(f"({limit} shown; --all or --limit for more)")
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-GANG, WHERE, WHEN, WHO = "The gang", "Where it may go", "Time and money", "Who and how"
+GANG, WHERE, WHEN = "The gang", "Where it may go", "Time and money"
+MANY, WHO = "Several jobs", "Who and how"
 
 Script = Annotated[
     str | None, typer.Argument(metavar="SCRIPT", help="Path of the training script.")
@@ -58,7 +59,8 @@ Budget = Annotated[
     str | None, typer.Option(metavar="USD", help="The most it may cost.", rich_help_panel=WHEN)
 ]
 MaxRuntime = Annotated[
-    str | None, typer.Option(metavar="TIME", help="End it after so long.", rich_help_panel=WHEN)
+    str | None,
+    typer.Option(metavar="TIME", help="End it after so long on capacity.", rich_help_panel=WHEN),
 ]
 CheckpointInterval = Annotated[
     str | None,
@@ -74,6 +76,37 @@ EnvList = Annotated[
     typer.Option(metavar="KEY=VALUE", help="For the script; repeatable.", rich_help_panel=WHO),
 ]
 Priority = Annotated[int | None, typer.Option(help="Higher goes first.", rich_help_panel=WHO)]
+ArrayCount = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="So many jobs, told apart by an index.", rich_help_panel=MANY),
+]
+MaxParallel = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Elements that may be up at once.", rich_help_panel=MANY),
+]
+AfterList = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="JOB[:ended]",
+        help="Start once it has succeeded (or ended); repeatable.",
+        rich_help_panel=MANY,
+    ),
+]
+OnFailure = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE", help="If it did not: cancel (default), run or wait.", rich_help_panel=MANY
+    ),
+]
+RetryOnList = Annotated[
+    list[int] | None,
+    typer.Option(
+        metavar="CODE", help="Retry these exit codes only; repeatable.", rich_help_panel=WHO
+    ),
+]
+MaxEvictions = Annotated[
+    int | None, typer.Option(help="Evictions before it is given up.", rich_help_panel=WHO)
+]
 MaxFailures = Annotated[
     int | None, typer.Option(help="Retries of the script's own errors.", rich_help_panel=WHO)
 ]
@@ -82,7 +115,9 @@ CodeDir = Annotated[
 ]
 FromFile = Annotated[
     Path | None,
-    typer.Option("--from", metavar="FILE", help="YAML with the same names; options win."),
+    typer.Option(
+        "--from", metavar="FILE", help="YAML with the same names, or a list of jobs; options win."
+    ),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Stay until the job has ended.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only ask whether it would be accepted.")]

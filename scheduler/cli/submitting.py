@@ -44,6 +44,12 @@ def submit(
     env: o.EnvList = None,
     priority: o.Priority = None,
     max_failures: o.MaxFailures = None,
+    max_evictions: o.MaxEvictions = None,
+    retry_on: o.RetryOnList = None,
+    array: o.ArrayCount = None,
+    max_parallel: o.MaxParallel = None,
+    after: o.AfterList = None,
+    on_failure: o.OnFailure = None,
     code_dir: o.CodeDir = None,
     from_file: o.FromFile = None,
     wait: o.Wait = False,
@@ -54,12 +60,18 @@ def submit(
 
     \b
     lowtide submit train.py --gpus 1 --work 2h --deadline 6h -- --epochs 10
+    lowtide submit train.py --array 20 --max-parallel 4 -- --seed {index}
     """
     given = {key: value for key, value in locals().items() if key not in NOT_FIELDS}
     from jobs.client import prepare
-    from scheduler.cli.wishes import spec_from
+    from scheduler.cli.wishes import specs_from
 
-    spec, archive = prepare(spec_from(given, file=from_file), code_dir=code_dir)
+    specs = specs_from(given, file=from_file)
+    if len(specs) > 1 or specs[0].array is not None:
+        from scheduler.cli.submitting_many import submit_many
+
+        return submit_many(specs, code_dir=code_dir, wait=wait, dry_run=dry_run, as_json=as_json)
+    spec, archive = prepare(specs[0], code_dir=code_dir)
     with client() as server:
         if dry_run:
             return _checked(server, spec, archive=archive, as_json=as_json)

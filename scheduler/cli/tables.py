@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.durations import US_PER_S
 from jobs.phases import phases_by_attempt
 from jobs.reasons import HELP
 from jobs.rows import AttemptRow, JobRow
-from jobs.states import AttemptState, JobState
+from jobs.states import JOB_ENDS, AttemptState, JobState
 from scheduler.cli.formats import NONE, counted, gpus, instant, span
 from scheduler.cli.output import add_row, table
 
@@ -26,14 +26,26 @@ STYLE = {
 }
 
 
-def jobs_table(rows: Sequence[JobRow], *, now_us: int) -> Table:
-    """Put jobs into a table, one line each."""
+def jobs_table(
+    rows: Sequence[JobRow], *, now_us: int, arrays: Mapping[str, Mapping[str, int]] | None = None
+) -> Table:
+    """Put jobs into a table, one line each.
+
+    Args:
+        rows: the jobs; of an array that is one line, its first element.
+        now_us: the instant of "now".
+        arrays: how many elements of each such array are in which state.
+    """
     made = table(
         *("id", "name", "team", "state", "reason", "progress"),
         *("attempts", "evictions", "wait", "slack"),
         right=("progress", "attempts", "evictions", "wait", "slack"),
     )
     for row in rows:
+        counts = (arrays or {}).get(row.array.id) if row.array else None
+        if counts is not None:
+            _add_array(made, row, counts, now_us=now_us)
+            continue
         add_row(
             made,
             row.id,
@@ -48,6 +60,24 @@ def jobs_table(rows: Sequence[JobRow], *, now_us: int) -> Table:
             span(slack_ms(row, now_us=now_us)),
         )
     return made
+
+
+def _add_array(made: Table, first: JobRow, counts: Mapping[str, int], *, now_us: int) -> None:
+    place = first.array
+    assert place is not None, f"not an element: {first.id}"
+    shown = ", ".join(f"{counts[state]} {state}" for state in JobState if state in counts)
+    over = sum(counts.get(state, 0) for state in JOB_ENDS)
+    add_row(
+        made,
+        place.id,
+        f"{first.spec.label.removesuffix('-0')} [{place.size}]",
+        first.spec.team,
+        shown,
+        NONE,
+        f"{100 * over // place.size} %",
+        *(NONE, NONE, NONE),
+        span(slack_ms(first, now_us=now_us)) if first.ended_us is None else NONE,
+    )
 
 
 def attempts_table(rows: Sequence[AttemptRow], *, now_us: int) -> Table:
@@ -102,6 +132,12 @@ def job_lines(
         yield "ended", instant(row.ended_us)
     yield "restore point", restore_point(row, now_us=now_us)
     yield "attempts", _counts(row)
+    if row.last_error:
+        yield "last error", row.last_error
+    if row.spec.after:
+        yield "comes after", ", ".join(f"{one.job} ({one.when})" for one in row.spec.after)
+    if row.array is not None:
+        yield "array", f"element {row.array.index} of {row.array.size} of {row.array.id}"
     yield "next", next_step(row, attempts=attempts)
 
 

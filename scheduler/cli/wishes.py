@@ -1,4 +1,4 @@
-"""From the options of ``submit`` and a YAML file to one specification."""
+"""From the options of ``submit`` and a YAML file to one or several specifications."""
 
 from __future__ import annotations
 
@@ -34,16 +34,44 @@ def spec_from(options: Mapping[str, Any], *, file: Path | None) -> JobSpec:
         FileFormatError: the file is wrong; the cause names its line and field.
         SpecError: an option is wrong.
     """
+    specs = specs_from(options, file=file)
+    if len(specs) != 1:
+        raise FileFormatError(
+            f"{file} holds {len(specs)} jobs where one is wanted.", remedy="Keep one of them."
+        )
+    return specs[0]
+
+
+def specs_from(options: Mapping[str, Any], *, file: Path | None) -> list[JobSpec]:
+    """Build all specifications of a submit: one, or one for each item of a file's list.
+
+    Args:
+        options: as ``spec_from``; they win in every job of the file.
+        file: a YAML file of one job, or of a list of jobs, or None.
+
+    Raises:
+        FileFormatError: the file is wrong; the cause names its line and field.
+        SpecError: an option is wrong.
+    """
     document = read_file(file) if file else Document({}, "", None)
     given = fields_of(options)
-    data = {**_at_home(document.data, file=file), **given}
+    if isinstance(document.data, dict):
+        return [_spec(document, (), given, file=file)]
+    return [_spec(document, (index,), given, file=file) for index in range(len(document.data))]
+
+
+def _spec(
+    document: Document, at: tuple[int, ...], given: Mapping[str, Any], *, file: Path | None
+) -> JobSpec:
+    """Build one specification; ``at`` is where it stands in the file."""
+    fields = document.data[at[0]] if at else document.data
     try:
-        return JobSpec.model_validate(data)
+        return JobSpec.model_validate({**_at_home(fields, file=file), **given})
     except ValidationError as error:
         problem = spec_error(error)
         loc = error.errors(include_url=False)[0]["loc"]
-        if loc and loc[0] in document.data and loc[0] not in given:
-            where = f"{document.source}, line {document.line(loc)}"
+        if loc and loc[0] in fields and loc[0] not in given:
+            where = f"{document.source}, line {document.line((*at, *loc))}"
             raise FileFormatError(f"{where}: {problem.cause}", remedy=problem.remedy) from error
         raise _in_options(problem, field=loc) from error
 
@@ -108,12 +136,19 @@ def read_file(file: Path) -> Document:
             f"The file '{file}' cannot be read: {reason}.", remedy="Name a YAML file with --from."
         ) from error
     document = parse_yaml(text, source=str(file))
-    if not isinstance(document.data, dict):
-        raise FileFormatError(
-            f"{file}, line 1: a specification is a mapping of fields.",
-            remedy="Write one field on each line, for example `script: train.py`.",
-        )
-    return document
+    if isinstance(document.data, list) and document.data:
+        wrong = [at for at, one in enumerate(document.data) if not isinstance(one, dict)]
+        if not wrong:
+            return document
+        where = f"{file}, line {document.line((wrong[0],))}"
+    elif isinstance(document.data, dict):
+        return document
+    else:
+        where = f"{file}, line 1"
+    raise FileFormatError(
+        f"{where}: a specification is a mapping of fields.",
+        remedy="Write one field on each line, for example `script: train.py`.",
+    )
 
 
 def _at_home(data: Mapping[str, Any], *, file: Path | None) -> dict[str, Any]:

@@ -306,3 +306,46 @@ def test_doctor_without_a_server(lowtide: Lowtide) -> None:
     assert outcome.code == 1
     assert "fix: Start one with `lowtide up`" in outcome.out
     assert json.loads(lowtide("version", "--json").out)["server"] is None
+
+
+def element(index: int, **changes: object) -> dict[str, Any]:
+    """Build an element of an array as the server writes it."""
+    place = {"id": "sweep-1", "index": index, "size": 3, "max_parallel": 2}
+    spec = {"script": "train.py", "name": f"sweep-{index}", "team": "ads"}
+    return job_row(id=f"sweep-1.{index}", spec=spec, array=place, **changes)
+
+
+def test_an_array_is_one_line_that_can_be_opened(api: TinyApi, lowtide: Lowtide) -> None:
+    """With counts by state; a state or `--array` lists the elements themselves."""
+    counts = {"sweep-1": {"succeeded": 1, "queued": 2}}
+    page = {"jobs": [element(0), job_row()], "arrays": counts, "next": None}
+    api.on("GET", "/v1/jobs", page)
+    out = lowtide("ls").out
+    assert "sweep [3]" in out
+    assert "2 queued, 1 succeeded" in out
+    assert "33 %" in out
+    api.on("GET", "/v1/jobs", {"jobs": [element(0), element(1), element(2)], "next": None})
+    lines = lowtide("ls", "--array", "sweep-1").out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["sweep-1.0", "sweep-1.1", "sweep-1.2"]
+
+
+def test_an_array_is_cancelled_as_one(api: TinyApi, lowtide: Lowtide) -> None:
+    """Each element says how it stands."""
+    rows = [element(0, state="succeeded", ended_us=1), element(1), element(2)]
+    api.on("POST", "/v1/jobs/sweep-1/cancel", {"job": rows[0], "jobs": rows})
+    out = lowtide("cancel", "sweep-1").out.splitlines()
+    assert out[0] == "job sweep-1.0: over already (succeeded)"
+    assert len(out) == 3
+
+
+def test_submit_takes_an_array_and_a_list(api: TinyApi, lowtide: Lowtide, tmp_path: Path) -> None:
+    """Both go to the server as one group; the array is said once."""
+    (tmp_path / "train.py").write_text("print()")
+    archive = pack(tmp_path)
+    api.on("HEAD", f"/v1/code/{archive.sha256}", b"")
+    api.on("POST", "/v1/jobs/group", {"jobs": [element(0), element(1), element(2)]}, status=201)
+    done = lowtide("submit", "train.py", "--array", "3", "--max-parallel", "2")
+    assert (done.code, done.out.count("array of 3 sweep-1 (sweep)")) == (0, 1)
+    refused = lowtide("submit", "train.py", "--array", "5000")
+    assert refused.code == 2
+    assert "--array" in refused.err

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import FileFormatError, SpecError
-from scheduler.cli.wishes import fields_of, pairs, spec_from
+from scheduler.cli.wishes import fields_of, pairs, spec_from, specs_from
 
 
 def yaml(folder: Path, text: str) -> Path:
@@ -86,3 +86,28 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The remedy names the option."""
     with pytest.raises(FileFormatError, match="--from"):
         spec_from({}, file=tmp_path / "nowhere.yaml")
+
+
+def test_a_file_may_hold_several_jobs(tmp_path: Path) -> None:
+    """In order; options hold for each, and a mistake is found by its line."""
+    text = "- {name: data, script: a.py}\n- name: fit\n  script: b.py\n  after: [data]\n"
+    file = yaml(tmp_path, text)
+    specs = specs_from({"team": "ads"}, file=file)
+    assert [(spec.name, spec.team) for spec in specs] == [("data", "ads"), ("fit", "ads")]
+    assert specs[1].after[0].job == "data"
+    with pytest.raises(FileFormatError, match="holds 2 jobs"):
+        spec_from({}, file=file)
+    wrong = yaml(tmp_path, "- {script: a.py}\n- script: b.py\n  nodes: 0\n")
+    with pytest.raises(FileFormatError, match="line 3"):
+        specs_from({}, file=wrong)
+    with pytest.raises(FileFormatError, match="line 2: a specification is a mapping"):
+        specs_from({}, file=yaml(tmp_path, "- {script: a.py}\n- train.py\n"))
+
+
+def test_options_make_arrays_and_dependencies() -> None:
+    """As the fields of the same names in a file."""
+    options = {"script": "t.py", "array": 4, "max_parallel": 2, "after": ["a", "b:ended"]}
+    spec = spec_from({**options, "retry_on": [3], "max_evictions": 5}, file=None)
+    assert spec.array is not None
+    assert (spec.array.size, spec.max_parallel, spec.retry_on) == (4, 2, (3,))
+    assert [one.when for one in spec.after] == ["succeeded", "ended"]

@@ -271,3 +271,46 @@ def test_importing_the_packages_is_light() -> None:
         [sys.executable, "-c", script], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_several_jobs_go_in_one_request(api: TinyApi, client: Client, script: Path) -> None:
+    """One archive, one key, one request; an array is one specification in it."""
+    place = {"id": "sweep", "index": 0, "size": 2, "max_parallel": None}
+    rows = [
+        job_row(id="sweep.0", array=place),
+        job_row(id="sweep.1", array={**place, "index": 1}),
+        job_row(id="best"),
+    ]
+    api.on("POST", "/v1/jobs/group", {"jobs": rows}, status=201)
+    path = allow_upload(api, script.parent)
+    jobs = client.submit_all(
+        [
+            JobSpec(script=str(script), name="sweep", array=2, max_parallel=1),
+            {"script": str(script), "name": "best", "after": ["sweep"]},
+        ]
+    )
+    assert [job.id for job in jobs] == ["sweep.0", "sweep.1", "best"]
+    assert len(api.asked("PUT", path)) == 1
+    sent = api.asked("POST", "/v1/jobs/group")[-1]
+    assert [one.get("array") for one in sent.data["jobs"]] == [{"count": 2}, None]
+    assert sent.data["jobs"][1]["after"] == [{"job": "sweep"}]
+    assert sent.headers["idempotency-key"]
+
+
+def test_an_array_is_one_thing_with_its_jobs(api: TinyApi, client: Client, script: Path) -> None:
+    """It is counted, cancelled and waited for as one."""
+    place = {"id": "sweep", "index": 0, "size": 2, "max_parallel": None}
+    rows = [
+        job_row(id=f"sweep.{n}", array={**place, "index": n}, state=state, ended_us=1)
+        for n, state in enumerate(("succeeded", "failed"))
+    ]
+    for method, route in (("POST", "/v1/jobs/group"), ("GET", "/v1/jobs")):
+        api.on(method, route, {"jobs": rows})
+    api.on("POST", "/v1/jobs/sweep/cancel", {"job": rows[0], "jobs": rows})
+    allow_upload(api, script.parent)
+    array = client.submit_array(JobSpec(script=str(script)), array={"matrix": {"LR": [1, 2]}})
+    assert (array.id, len(array), array.counts) == ("sweep", 2, {"succeeded": 1, "failed": 1})
+    array.cancel()
+    assert not array.succeeded
+    assert array.wait() == {"succeeded": 1, "failed": 1}
+    assert api.asked("GET", "/v1/jobs")[0].query == {"array": "sweep"}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs import budget_events as budgets
+from jobs.quotes import Quoted
 from jobs.reasons import Reason
 from jobs.spec import JobSpec
 from jobs.states import AttemptState, JobState
@@ -300,6 +302,7 @@ class LaunchBackedOff:
 
 Event = (
     JobSubmitted
+    | JobQuoted
     | JobDeferred
     | JobHeld
     | JobCancelRequested
@@ -322,6 +325,11 @@ Event = (
     | FlavorPriced
     | FlavorLimited
     | LaunchBackedOff
+    | budgets.MoneyReserved
+    | budgets.BudgetSet
+    | budgets.BudgetRemoved
+    | budgets.BudgetRolled
+    | budgets.BudgetCrossed
 )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from jobs import budget_fold
 from jobs import events as ev
 from jobs.reasons import Reason
 from jobs.rows import KEPT_LEVELS, AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow, RestorePoint
@@ -77,6 +78,11 @@ def _on_submitted(state: State, e: ev.JobSubmitted) -> None:
         group=e.group,
     )
     state.put_job(row)
+
+
+def _on_quoted(state: State, e: ev.JobQuoted) -> None:
+    """Change nothing: a quote is for whoever reads the journal."""
+    assert e.job_id in state.jobs, f"a quote for no job: {e!r}"
 
 
 def _on_deferred(state: State, e: ev.JobDeferred) -> None:
@@ -365,6 +371,7 @@ def _leased_attempt(e: ev.AttemptLeased) -> AttemptRow:
 
 _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     ev.JobSubmitted: _on_submitted,
+    ev.JobQuoted: _on_quoted,
     ev.JobDeferred: _on_deferred,
     ev.JobHeld: _on_held,
     ev.JobCancelRequested: _on_cancel_requested,
@@ -387,4 +394,5 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     ev.FlavorPriced: _on_priced,
     ev.FlavorLimited: _on_limited,
     ev.LaunchBackedOff: _on_backed_off,
+    **budget_fold.HANDLERS,
 }

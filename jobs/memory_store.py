@@ -19,7 +19,7 @@ from jobs.codec import encode
 from jobs.events import Record
 from jobs.hash_chain import GENESIS, Link, next_hash
 from jobs.ledger.entries import Entry, EntryKind
-from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
+from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.state import State
 from jobs.states import JobState, NodeState
 from jobs.store import Batch, check_entry, check_sequence, fenced, submit_keys
@@ -77,6 +77,7 @@ class MemoryStore:
             "leases": {},
             "nodes": {},
             "flavors": {},
+            "budgets": {},
         }
         self._journal: list[Record] = []
         self._by_subject: dict[str, list[Record]] = {}
@@ -151,6 +152,7 @@ class MemoryStore:
                 leases=self._rows["leases"].values(),
                 nodes=self._rows["nodes"].values(),
                 flavors=self._rows["flavors"].values(),
+                budgets=self._rows["budgets"].values(),
                 seq=len(self._journal),
             )
 
@@ -251,6 +253,14 @@ class MemoryStore:
         """Give the flavors that were ever priced, by name."""
         with self._lock:
             return sorted(self._table("flavors").values(), key=attrgetter("name"))
+
+    def budgets(self) -> list[BudgetRow]:
+        """Give the budgets that hold, by name."""
+        with self._lock:
+            rows: list[BudgetRow] = [
+                row for row in self._table("budgets").values() if row.removed_us is None
+            ]
+        return sorted(rows, key=attrgetter("name"))
 
     def _table(self, name: str) -> dict[str, Any]:
         return self._rows[name]

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     LAUNCH_FAILED = "launch-failed"
     PREEMPTED = "preempted"
     SUSPENDED = "suspended"
+    BUDGET = "budget"
     USER_ERROR = "user-error"
     USER_CANCELLED = "user-cancelled"
     USER_PAUSED = "user-paused"
@@ -57,7 +58,7 @@ HELP: dict[Reason, str] = {
     Reason.WAITS_FOR_CAPACITY: "every allowed flavor is at its limit",
     Reason.WAITS_FOR_SPOT: "spot is not available now, and the slack allows waiting for it",
     Reason.WAITS_FOR_WINDOW: "a cheaper window starts inside the slack",
-    Reason.WAITS_FOR_BUDGET: "the team's budget would be exceeded",
+    Reason.WAITS_FOR_BUDGET: "a budget that pays for it has too little left, or no hours now",
     Reason.WAITS_FOR_BOOT: "its nodes are booting",
     Reason.WAITS_FOR_JOB: "a job that it comes after has not ended as it must",
     Reason.WAITS_FOR_ARRAY: "max_parallel elements of its array are up already",
@@ -74,6 +75,7 @@ HELP: dict[Reason, str] = {
     Reason.LAUNCH_FAILED: "the provider could not start the node",
     Reason.PREEMPTED: "we took the capacity back for work that is worth more",
     Reason.SUSPENDED: "stopped at a checkpoint before dear hours; goes on in a cheaper stretch",
+    Reason.BUDGET: "its budget covers no more: it saved and waits for money",
     Reason.USER_ERROR: "the training script failed",
     Reason.USER_CANCELLED: "cancelled by its owner",
     Reason.USER_PAUSED: "paused by its owner; it saved first",

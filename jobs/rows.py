@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobs.budget import Budget
 from jobs.reasons import Reason
 from jobs.spec import JobSpec
 from jobs.states import ATTEMPT_ENDS, JOB_ENDS, AttemptState, JobState, NodeState
@@ -111,6 +112,8 @@ class AttemptRow:
     silent_us: int | None = None  # a worker's connection broke off
     reached: int = 0  # step that the attempt before it had reached
     caught_up_us: int | None = None  # when it was there again
+    reserved_usd_nanos_per_hour: int = 0  # most that it may cost, of the money of its budgets
+    reserved_until_us: int | None = None  # and for how long: it must have left by then
 
     @property
     def ended(self) -> bool:
@@ -186,8 +189,25 @@ class FlavorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetRow:
-    """A team's (or job's) money: what is reserved for live attempts and what is spent."""
+    """A budget and where its period stands. What is spent is in the ledger, never twice.
 
-    owner: str
-    reserved_usd_nanos: int = 0
-    spent_usd_nanos: int = 0
+    What is reserved is on the attempts: each may cost its cap for every hour until it must have
+    left, and that binds all budgets that pay for it.
+    """
+
+    name: str
+    terms: Budget
+    source: str  # who set it: "file" or "apply"
+    since_us: int  # when it was set first
+    changed_us: int
+    from_us: int  # the present period
+    until_us: int | None  # its end; None = for ever
+    carried_usd_nanos: int = 0  # brought into the present period
+    crossed_percent: int = 0  # highest threshold that was crossed in it
+    last_spent_usd_nanos: int = 0  # in the period before
+    removed_us: int | None = None
+
+    @property
+    def limit_usd_nanos(self) -> int:
+        """What may be spent in the present period."""
+        return self.terms.limit_usd_nanos + self.carried_usd_nanos

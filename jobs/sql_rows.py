@@ -12,7 +12,7 @@ from jobs.events import Event, Record
 from jobs.hash_chain import next_hash
 from jobs.ledger.accounts import split_attempt_account
 from jobs.ledger.entries import Entry, Posting
-from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
+from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 
 Columns = dict[str, Any]
 """The values of one row of a table, by column."""
@@ -23,6 +23,7 @@ KINDS: dict[str, type] = {
     "leases": LeaseRow,
     "nodes": NodeRow,
     "flavors": FlavorRow,
+    "budgets": BudgetRow,
 }
 """What each table of the present holds."""
 
@@ -42,6 +43,7 @@ _EXTRA: dict[str, Callable[[Any], Columns]] = {
     "leases": lambda row: {"attempt_id": row.attempt_id},
     "nodes": lambda row: {"state": row.state.value, "requested_us": row.requested_us},
     "flavors": lambda _row: {},
+    "budgets": lambda _row: {},
 }
 
 

@@ -16,7 +16,7 @@ from jobs import sql_tables as t
 from jobs.events import Record
 from jobs.hash_chain import Link
 from jobs.ledger.entries import Entry, EntryKind
-from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
+from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.sql_engine import reading, writing
 from jobs.sql_rows import read_entry, read_record, read_row, without_nul
 from jobs.sql_write import check_epoch, chunks, insert_or, take_lease, write_batch
@@ -201,6 +201,13 @@ class SqlStore:
     def flavors(self) -> list[FlavorRow]:
         """Give the flavors that were ever priced, by name."""
         return self._rows("flavors", select(t.flavors.c.body).order_by(t.flavors.c.id))
+
+    def budgets(self) -> list[BudgetRow]:
+        """Give the budgets that hold, by name."""
+        rows: list[BudgetRow] = self._rows(
+            "budgets", select(t.budgets.c.body).order_by(t.budgets.c.id)
+        )
+        return [row for row in rows if row.removed_us is None]
 
     def _one(self, table: str, row_id: str) -> Any:  # noqa: ANN401 - the kind follows from the table
         c = t.PRESENT[table].c

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision under ``jobs/migrations/versions`` (a test holds it to that)."""
 
 APPEND_ONLY = {
@@ -71,6 +71,7 @@ nodes = _present(
     Index("nodes_state", "state", "requested_us", "id"),
 )
 flavors = _present("flavors")
+budgets = _present("budgets")
 
 submit_keys = Table(
     "submit_keys", metadata, Column("key", Text, primary_key=True), _column("job_id")
@@ -148,4 +149,4 @@ log_chunks = Table(
     _column("data", LargeBinary),
 )
 
-PRESENT = {table.name: table for table in (jobs, attempts, leases, nodes, flavors)}
+PRESENT = {table.name: table for table in (jobs, attempts, leases, nodes, flavors, budgets)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
+from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.states import JobState, NodeState
 
 
@@ -25,6 +25,7 @@ class State:
         self.leases: dict[str, LeaseRow] = {}
         self.nodes: dict[str, NodeRow] = {}
         self.flavors: dict[str, FlavorRow] = {}
+        self.budgets: dict[str, BudgetRow] = {}  # removed ones, too
         self.queued: dict[str, None] = {}  # insertion-ordered id sets
         self.live_attempts: dict[str, None] = {}
         self.live_nodes: dict[str, None] = {}
@@ -41,6 +42,7 @@ class State:
         leases: Iterable[LeaseRow],
         nodes: Iterable[NodeRow],
         flavors: Iterable[FlavorRow],
+        budgets: Iterable[BudgetRow] = (),
         seq: int,
     ) -> State:
         """Load rows that a store kept; ``seq`` is that of its last record."""
@@ -56,6 +58,8 @@ class State:
             state.put_lease(lease)
         for flavor in flavors:
             state.put_flavor(flavor)
+        for budget in budgets:
+            state.put_budget(budget)
         state._changed.clear()
         return state
 
@@ -120,3 +124,13 @@ class State:
         """Keep a flavor's row."""
         self.flavors[row.name] = row
         self._changed["flavors", row.name] = None
+
+    def put_budget(self, row: BudgetRow) -> None:
+        """Keep a budget's row."""
+        self.budgets[row.name] = row
+        self._changed["budgets", row.name] = None
+
+    @property
+    def open_budgets(self) -> list[BudgetRow]:
+        """The budgets that were not removed, by name."""
+        return [row for _, row in sorted(self.budgets.items()) if row.removed_us is None]

@@ -14,7 +14,7 @@ from jobs.errors import FencedError
 from jobs.events import JobSubmitted, Record
 from jobs.hash_chain import Link
 from jobs.ledger.entries import Entry
-from jobs.rows import AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow
+from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.state import State
 from jobs.states import JobState
 
@@ -153,6 +153,9 @@ class JobStore(Protocol):
 
     def flavors(self) -> list[FlavorRow]:
         """Give the flavors that were ever priced, by name."""
+
+    def budgets(self) -> list[BudgetRow]:
+        """Give the budgets that hold, by name."""
 
     def append_log(self, attempt_id: str, *, rank: int, offset: int, data: bytes) -> int:
         """Keep output of one rank at a byte offset; overlap with what is there is ignored.

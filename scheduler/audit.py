@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scheduler.audit_budgets import overspent
 from scheduler.audit_fold import Fold
 from scheduler.audit_rows import Row
 
@@ -61,6 +62,7 @@ def audit_state(
         ledger.balance,
         lambda: ledger.nodes_tie(fold),
         lambda: ledger.leases_tie(fold),
+        lambda: ledger.budgets_hold(fold),
     )
     return [finding for check in checks for finding in check()]
 
@@ -227,6 +229,12 @@ class _Ledger:
                     subject=lease["id"],
                     detail=f"held {due} GPU-ms, classes add up to {booked}",
                 )
+
+    def budgets_hold(self, fold: Fold) -> Iterator[Finding]:
+        """Reserved + spent <= limit at every instant, for every hard budget."""
+        found = overspent(fold.money, jobs=fold.rows["jobs"], entries=self._entries)
+        for budget, detail in found:
+            yield Finding(rule="budget", subject=budget, detail=detail)
 
 
 def _negative_shares(entry: Row) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from scheduler import audit_budgets
 from scheduler.audit_rows import Row, catch_up, new_attempt, new_job
 
 Told = Iterator[str]  # what is wrong, one sentence each
@@ -61,9 +62,11 @@ class Fold:
             "leases": {},
             "nodes": {},
             "flavors": {},
+            "budgets": {},
         }
         self.prices: dict[str, list[tuple[int, int, int]]] = {}  # (from, paid, listed) by flavor
         self.open: dict[str, dict[str, None]] = {}  # node -> open leases
+        self.money: list[Row] = []  # the events that budgets are audited by
         self.seq = 0
 
     def apply(self, record: Row) -> Told:
@@ -72,7 +75,9 @@ class Fold:
             yield f"record {record['seq']} follows {self.seq}"
         self.seq = record["seq"]
         event = record["event"]
-        handler = _HANDLERS.get(event["kind"])
+        if event["kind"] in audit_budgets.WATCHED:
+            self.money.append(event)
+        handler = _HANDLERS.get(event["kind"]) or audit_budgets.handler(event["kind"])
         if handler is None:
             yield f"unknown kind of event {event['kind']!r}"
             return
@@ -102,6 +107,10 @@ class Fold:
         if e["job_id"] in self.rows["jobs"]:
             yield f"job {e['job_id']} was submitted twice"
         self.rows["jobs"][e["job_id"]] = new_job(e)
+
+    def _quoted(self, e: Row) -> Told:
+        if e["job_id"] not in self.rows["jobs"]:
+            yield f"a quote for job {e['job_id']}, which does not exist"
 
     def _deferred(self, e: Row) -> Told:
         self.rows["jobs"][e["job_id"]] |= {"reason": e["reason"], "sentence": e["sentence"]}
@@ -333,6 +342,7 @@ class Fold:
 
 _HANDLERS: dict[str, Callable[[Fold, Row], Told]] = {
     "job-submitted": Fold._submitted,  # noqa: SLF001 - the table of this class's own handlers
+    "job-quoted": Fold._quoted,  # noqa: SLF001
     "job-deferred": Fold._deferred,  # noqa: SLF001
     "job-held": Fold._held,  # noqa: SLF001
     "job-cancel-requested": Fold._cancel_requested,  # noqa: SLF001

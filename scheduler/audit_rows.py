@@ -85,6 +85,8 @@ def new_attempt(e: Row) -> Row:
         "created_us": e["at_us"],
         "detail": "",
         "standby": False,
+        "reserved_usd_nanos_per_hour": 0,
+        "reserved_until_us": None,
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.flavors import Flavor
+from jobs.budget import Budget
 from scheduler.price_book import PriceBook
 from scheduler.windows import PriceWindow
 
@@ -17,3 +18,4 @@ class Catalog:
     flavors: Mapping[str, Flavor]
     prices: PriceBook
     windows: tuple[PriceWindow, ...] = ()
+    budgets: tuple[Budget, ...] = ()  # those of the configuration

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.inbox import Inbox
+from jobs.budget import BudgetChanges
 from jobs.quotes import Quoted
 from jobs.spec import JobSpec
 
@@ -81,11 +82,33 @@ class KeepQuote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyBudgets:
+    """Make, change and remove budgets, all or none; the answer says what that does (plain data).
+
+    With ``dry_run`` the answer is all that happens.
+    """
+
+    changes: BudgetChanges
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Barrier:
     """Nothing but the promise that all that was posted before is committed."""
 
 
-Command = Submit | SubmitAll | Cancel | Pause | Resume | Evict | Cordon | KeepQuote | Barrier
+Command = (
+    Submit
+    | SubmitAll
+    | Cancel
+    | Pause
+    | Resume
+    | Evict
+    | Cordon
+    | KeepQuote
+    | ApplyBudgets
+    | Barrier
+)
 
 
 class Mailbox:

@@ -8,7 +8,7 @@ follow from rows, so a crash in between loses nothing: ``start`` issues every op
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -21,11 +21,14 @@ from cluster.intents import Intent
 from jobs.arrays import members
 from jobs.durations import US_PER_MS, US_PER_S
 from jobs.errors import FencedError, LowtideError
-from jobs.rows import AttemptRow, JobRow, NodeRow
+from jobs.ledger.entries import Entry
+from jobs.rows import AttemptRow, BudgetRow, JobRow, NodeRow
 from jobs.state import State
 from jobs.store import JobStore
 from scheduler import commands as cmd
 from scheduler import intake
+from scheduler.budget_changes import Change, after, changes, outcome
+from scheduler.budget_desk import BudgetDesk
 from scheduler.catalog import Catalog
 from scheduler.clock import Clock
 from scheduler.decide import decide
@@ -34,7 +37,7 @@ from scheduler.endings import next_upkeep_us, upkeep
 from scheduler.feasibility import check_submit
 from scheduler.ids import IdSource
 from scheduler.metering import Meter
-from scheduler.observe import next_price_us, observe, price_events
+from scheduler.observe import next_price_us, observe
 from scheduler.open_intents import OpenIntents
 from scheduler.plan import Plan
 from scheduler.reconcile import reconcile
@@ -56,6 +59,7 @@ class _Answer:
     node_id: str = ""
     values: tuple[JobRow, ...] = ()  # rows that are not kept (a dry run)
     many: bool = False  # a list of rows, though it may be of one
+    data: dict[str, Any] | None = None  # an answer that is no row
 
 
 class Controller:
@@ -132,6 +136,7 @@ class Controller:
             billed_until=self._store.billed_until(self._state.live_nodes),
             entries=self._store.entries(attempt_ids=tried) if tried else (),
         )
+        self._sum_budgets(row.name for row in self._state.open_budgets)
         for intent in self._open.rebuild(self._state):
             self._driver.submit(intent)
         return True
@@ -145,12 +150,15 @@ class Controller:
         now_us = self._clock.now_us()
         self._renew(now_us)
         self._recorder.begin(now_us)
-        for event in price_events(self._state, self._catalog, now_us=now_us):
-            self._recorder.emit(event, cause="prices")
+        for event in self._desk.due(self._catalog, now_us=now_us):
+            self._recorder.emit(event, cause="calendar")
+        self._configure_budgets(now_us)
         answers = self._take_commands(now_us)
         self._take_notices()
         for event in upkeep(self._state, now_us=now_us):
             self._recorder.emit(event, cause="upkeep")
+        for crossed in list(self._desk.crossings(now_us)):
+            self._recorder.emit(crossed, cause="meter")
         self._seen = self._snapshot(now_us)
         plan = decide(self._seen)
         for event in self._enactor.plan(plan, now_us=now_us):
@@ -180,6 +188,8 @@ class Controller:
         self._recorder = Recorder(state, meter=self._meter)
         self._enactor = Enactor(state, self._catalog, self._ids)
         self._open = OpenIntents(self._risk_of)
+        self._desk = BudgetDesk(state, self._meter)
+        self._configured = False
 
     def _risk_of(self, state: State, attempt: AttemptRow) -> Risk | None:
         return risk_of(state, self._catalog, attempt)
@@ -195,7 +205,7 @@ class Controller:
             self._catalog,
             now_us=now_us,
             settings=self._settings,
-            spent_usd_nanos=self._meter.spent_usd_nanos,
+            budgets=self._desk.views(now_us),
         )
 
     def _renew(self, now_us: int) -> None:
@@ -231,6 +241,8 @@ class Controller:
             return _Answer(future)
         if isinstance(command, cmd.Submit | cmd.SubmitAll):
             return self._submit(command, future, keys, now_us)
+        if isinstance(command, cmd.ApplyBudgets):
+            return self._apply_budgets(command, future, now_us)
         for event in list(self._enactor.command(command, now_us=now_us)):
             self._recorder.emit(event, cause=f"command:{type(command).__name__.lower()}")
         named = getattr(command, "job_id", "")
@@ -267,6 +279,40 @@ class Controller:
             keys[command.idempotency_key] = rows[0].id
         return _Answer(future, job_ids=tuple(row.id for row in rows), many=many)
 
+    def _configure_budgets(self, now_us: int) -> None:
+        """Bring the budgets of the configuration up to date, once in a term."""
+        if not self._configured:
+            self._configured = True
+            changed = list(self._desk.from_file(self._catalog.budgets, now_us=now_us))
+            self._change_budgets(changed, cause="configuration")
+
+    def _apply_budgets(
+        self, command: cmd.ApplyBudgets, future: Future[Any], now_us: int
+    ) -> _Answer:
+        found = changes(command.changes, self._desk, now_us=now_us)
+        changed = {event.budget for event in found}
+        rows = [row for row in after(found, self._state) if row.name in changed]
+        told = outcome(
+            found, self._desk, snapshot=self._snapshot(now_us), entries=self._spent_on(rows)
+        )
+        if not command.dry_run:
+            self._change_budgets(found, cause="command:budgets")
+        return _Answer(future, data=told | {"dry_run": command.dry_run})
+
+    def _change_budgets(self, found: Sequence[Change], *, cause: str) -> None:
+        for event in found:
+            self._recorder.emit(event, cause=cause)
+        self._sum_budgets(event.budget for event in found)
+
+    def _sum_budgets(self, names: Iterable[str]) -> None:
+        rows = [self._state.budgets[name] for name in names]
+        self._meter.spending.load(rows, self._spent_on(rows))
+
+    def _spent_on(self, rows: Sequence[BudgetRow]) -> Iterable[Entry]:
+        """Give the entries that may be about some budgets, those of this tick included."""
+        ids = self._meter.spending.attempts_of(rows)
+        return [*(self._store.entries(attempt_ids=ids) if ids else ()), *self._recorder.entries]
+
     def _known(self, key: str, keys: dict[str, str]) -> str:
         if not key:
             return ""
@@ -287,7 +333,9 @@ class Controller:
         for answer in answers:
             answer.future.set_result(self._row(answer))
 
-    def _row(self, answer: _Answer) -> list[JobRow] | JobRow | NodeRow | None:
+    def _row(self, answer: _Answer) -> dict[str, Any] | list[JobRow] | JobRow | NodeRow | None:
+        if answer.data is not None:
+            return answer.data
         rows = [self._state.jobs[job_id] for job_id in answer.job_ids] or list(answer.values)
         if answer.many:
             return rows

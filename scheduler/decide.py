@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scheduler import admission, budgets, claims, preemption, scaling, spot_policy
+from scheduler import admission, budget_leaving, budgets, claims, preemption, scaling, spot_policy
+from scheduler.budget_purses import Purses
 from scheduler.market import Market
 from scheduler.placement import Pools, place_all
 from scheduler.plan import Plan
@@ -33,16 +34,19 @@ def decide(snapshot: Snapshot) -> Plan:
     jobs, held = admission.screen(snapshot.queued, market=market, turns=Turns(snapshot))
     # Safety net first, then the policy: where each may start now, or why it waits.
     answers = spot_policy.nominate(jobs, market=market)
-    # What the money left does not cover is off the table.
-    answers = budgets.hold(answers, purses=budgets.Purses(snapshot), market=market)
     wishes = [answer for answer in answers if isinstance(answer, Wish)]
     waits = [*held, *(answer for answer in answers if isinstance(answer, Wait))]
-    # Whole gangs on nodes that are up, then on new ones; without room they wait.
-    placed = place_all(wishes, pools=pools, market=market)
+    # Running jobs keep their money or leave for lack of it, before anybody gets new money.
+    purses = Purses.of_snapshot(snapshot, market=market)
+    settled = budget_leaving.settle(snapshot.live, purses=purses, market=market)
+    wishes = budgets.ranked(wishes, purses=purses)
+    # Whole gangs on nodes that are up, then on new ones; without room or money they wait.
+    placed = place_all(wishes, pools=pools, market=market, purses=purses)
     new_nodes = tuple(pools.new_nodes)
     waits += placed.waits
     # Running jobs that have to go to sure capacity while it has room.
-    moves = preemption.preempt(snapshot.live, market=market, pools=pools)
+    staying = (one for one in snapshot.live if one.attempt.id not in settled.gone)
+    moves = preemption.preempt(staying, market=market, pools=pools)
     # Idle nodes that nobody needs.
     scaled = scaling.release_idle(snapshot.nodes, places=placed.places, waits=waits, market=market)
 
@@ -50,11 +54,13 @@ def decide(snapshot: Snapshot) -> Plan:
         new_nodes=new_nodes,
         places=tuple(placed.places),
         defers=tuple(wait.defer() for wait in waits),
-        preempts=tuple(moves.preempts),
+        preempts=(*settled.preempts, *moves.preempts),
+        reservations=tuple(settled.reservations),
         releases=tuple(scaled.releases),
         wake_at_us=_wake_at_us(
             market,
             (at_us for wait in waits for at_us in wait.wakes_us),
+            settled.wakes_us,
             placed.wakes_us,
             moves.wakes_us,
             scaled.wakes_us,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cluster.flavors import Flavor
 from jobs import events as ev
 from jobs.arrays import members
+from jobs.budget_events import MoneyReserved
 from jobs.errors import ConflictError, UnknownSubjectError
 from jobs.reasons import Reason
 from jobs.rows import JobRow, NodeRow
@@ -17,7 +18,7 @@ from scheduler import commands as cmd
 from scheduler.catalog import Catalog
 from scheduler.endings import take_back
 from scheduler.ids import IdSource
-from scheduler.plan import Place, Plan
+from scheduler.plan import Place, Plan, Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Enactor:
 
     def plan(self, plan: Plan, *, now_us: int) -> Iterator[ev.Event]:
         """Give the events of a plan: capacity is freed before it is used."""
+        for attempt_id, money in plan.reservations:
+            yield reserved(attempt_id, money, now_us)
         for preempt in plan.preempts:
             attempt = self.state.attempts[preempt.attempt_id]
             yield from take_back(
@@ -62,7 +65,10 @@ class Enactor:
             yield _requested(self.catalog.flavors[new.flavor], node_id, now_us)
         for place in plan.places:
             node_ids = tuple(names.get(name, name) for name in place.nodes)
-            yield self._leased(place, node_ids, now_us)
+            leased = self._leased(place, node_ids, now_us)
+            yield leased
+            if place.reservation is not None:
+                yield reserved(leased.attempt_id, place.reservation, now_us)
 
     def _leased(self, place: Place, node_ids: tuple[str, ...], now_us: int) -> ev.AttemptLeased:
         job = self.state.jobs[place.job_id]
@@ -106,9 +112,7 @@ class Enactor:
                 yield self._evict(command, now_us=now_us)
             case cmd.KeepQuote():
                 if command.job_id in self.state.jobs:
-                    yield ev.JobQuoted(
-                        at_us=now_us, job_id=command.job_id, quoted=command.quoted
-                    )
+                    yield ev.JobQuoted(at_us=now_us, job_id=command.job_id, quoted=command.quoted)
 
     def _evict(self, command: cmd.Evict, *, now_us: int) -> ev.EvictionRequested:
         node = self._node(command.node_id)
@@ -159,4 +163,14 @@ def _requested(flavor: Flavor, node_id: str, now_us: int) -> ev.NodeRequested:
         gpu_milli=flavor.gpu_milli,
         cpus=flavor.cpus,
         reason=Reason.FOR_ATTEMPT,
+    )
+
+
+def reserved(attempt_id: str, money: Reservation, now_us: int) -> MoneyReserved:
+    """Give the event that reserves money for an attempt."""
+    return MoneyReserved(
+        at_us=now_us,
+        attempt_id=attempt_id,
+        usd_nanos_per_hour=money.usd_nanos_per_hour,
+        until_us=money.until_us,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from jobs import events as ev
+from jobs.budget_events import BudgetRolled, BudgetSet
 from jobs.ledger.accounts import (
     CostClass,
     attempt_account,
@@ -24,6 +25,7 @@ from jobs.ledger.split import cost_between, gpu_ms_between, split
 from jobs.rows import AttemptRow, JobRow, NodeRow
 from jobs.state import State
 from jobs.states import AttemptState, NodeState
+from scheduler.spending import Spending
 
 _SHIFTING = frozenset({CostClass.USEFUL, CostClass.DRAIN})
 _USEFUL = frozenset({CostClass.USEFUL})
@@ -39,6 +41,7 @@ class Meter:
         self._billed_us: dict[str, int] = {}
         self._legs: dict[str, list[Leg]] = {}  # live attempt -> legs not made safe yet
         self.spent_usd_nanos: dict[str, int] = {}  # by job that has not ended
+        self.spending = Spending(state)
 
     def restore(self, *, billed_until: Mapping[str, int], entries: Iterable[Entry]) -> None:
         """Rebuild the caches from the ledger.
@@ -76,6 +79,8 @@ class Meter:
                 self._billed_us.pop(event.node_id, None)
             case ev.JobEnded():
                 self.spent_usd_nanos.pop(event.job_id, None)
+            case BudgetRolled():
+                self.spending.roll(event.budget)
             case _:
                 pass
         for entry in entries:
@@ -94,7 +99,35 @@ class Meter:
         self._billed_us[node_id] = at_us
         entry = _usage_entry(self._state, node, start_us=start_us, end_us=at_us)
         self._remember(entry)
+        self.spending.add(entry)
         yield entry
+
+    def spent(self, now_us: int) -> dict[str, int]:
+        """Give what each budget's period cost up to now, entries that are still open included."""
+        found = dict(self.spending.by_budget)
+        rows = self._state.open_budgets
+        for entry in self.unposted(now_us) if rows else ():
+            for name, usd_nanos in self.spending.parts(entry, rows):
+                found[name] = found.get(name, 0) + usd_nanos
+        return found
+
+    def spent_by_job(self, now_us: int) -> dict[str, int]:
+        """Give what each job that has not ended cost up to now, in the same way."""
+        found = dict(self.spent_usd_nanos)
+        for entry in self.unposted(now_us):
+            for leg in legs_of(entry):
+                job_id = self._state.attempts[leg.attempt_id].job_id
+                found[job_id] = found.get(job_id, 0) + leg.usd_nanos
+        return found
+
+    def unposted(self, now_us: int) -> Iterator[Entry]:
+        """Give the entries that would be posted if every held node's interval ended now."""
+        for node_id in self._state.live_nodes:
+            node = self._state.nodes[node_id]
+            if node.booting_us is not None and self._state.node_leases.get(node_id):
+                start_us = self._billed_us.get(node_id, node.booting_us)
+                if now_us > start_us:
+                    yield _usage_entry(self._state, node, start_us=start_us, end_us=now_us)
 
     def _remember(self, entry: Entry) -> None:
         for leg in legs_of(entry):
@@ -200,6 +233,8 @@ def _nodes_of(state: State, event: ev.Event) -> Iterable[str]:
             return state.attempts[event.attempt_id].node_ids
         case ev.NodeReady() | ev.NodeDraining() | ev.NodeGone():
             return (event.node_id,)
+        case BudgetSet() | BudgetRolled():  # an entry belongs to one period
+            return tuple(state.live_nodes)
         case ev.FlavorPriced():
             return tuple(
                 node_id

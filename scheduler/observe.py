@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from cluster.flavors import Flavor
 from cluster.hazard import hazard_per_million_hours
 from cluster.offers import Offer
 from jobs import events as ev
-from jobs.rows import BudgetRow, FlavorRow, NodeRow
+from jobs.rows import FlavorRow, NodeRow
 from jobs.state import State
 from jobs.states import NodeState
+from scheduler.budget_view import BudgetView
 from scheduler.catalog import Catalog
 from scheduler.snapshot import LiveAttempt, NodeView, PolicySettings, Snapshot
 from scheduler.turns import predecessors
@@ -80,9 +81,9 @@ def observe(
     *,
     now_us: int,
     settings: PolicySettings,
-    spent_usd_nanos: Mapping[str, int],
+    budgets: tuple[BudgetView, ...] = (),
 ) -> Snapshot:
-    """Freeze what a cycle may know; ``spent_usd_nanos`` is what each open job cost so far."""
+    """Freeze what a cycle may know."""
     nodes = [state.nodes[node_id] for node_id in state.live_nodes]
     return Snapshot(
         now_us=now_us,
@@ -91,11 +92,7 @@ def observe(
         nodes=tuple(_view(state, node) for node in nodes),
         offers=_offers(state, catalog, nodes, now_us=now_us),
         windows=catalog.windows,
-        budgets=tuple(
-            BudgetRow(owner=job_id, spent_usd_nanos=spent_usd_nanos.get(job_id, 0))
-            for job_id in state.queued
-            if state.jobs[job_id].spec.budget_usd is not None
-        ),
+        budgets=budgets,
         predecessors=predecessors(state.jobs, state.queued),
         settings=settings,
     )

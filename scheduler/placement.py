@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from cluster.offers import Offer
 from jobs.spec import JobSpec
 from jobs.states import NodeState
+from scheduler import budgets
+from scheduler.budget_purses import Purses
 from scheduler.market import Choice, Market
 from scheduler.plan import NewNode, Place
 from scheduler.snapshot import NodeView, Snapshot
@@ -107,16 +109,24 @@ class Placed:
     wakes_us: list[int] = field(default_factory=list)
 
 
-def place_all(wishes: Iterable[Wish], *, pools: Pools, market: Market) -> Placed:
-    """Place each wish on its cheapest choice that has room; the others wait."""
+def place_all(
+    wishes: Iterable[Wish], *, pools: Pools, market: Market, purses: Purses | None = None
+) -> Placed:
+    """Place each wish on its cheapest choice that has room and money; the others wait."""
     placed = Placed()
-    for wish in sorted(wishes, key=lambda wish: wish.order):
+    purses = purses or Purses(now_us=market.now_us)
+    for given in sorted(wishes, key=lambda wish: wish.order):
+        wish = budgets.within(given, purses=purses, market=market)
+        if isinstance(wish, Wait):
+            placed.waits.append(wish)
+            continue
         choice = _pick(wish, pools)
         if choice is None:
             placed.waits.append(wish.otherwise)
             continue
         nodes = pools.take(wish.job.spec, choice.offer)
-        placed.places.append(place_of(wish, choice, nodes=nodes, market=market))
+        place = place_of(wish, choice, nodes=nodes, market=market)
+        placed.places.append(budgets.reserved(place, wish, choice, purses=purses, market=market))
         leaves_us = leaves_at_us(wish, choice, market=market)
         if leaves_us is not None:
             placed.wakes_us.append(leaves_us)

@@ -16,6 +16,14 @@ class NewNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """Money for an attempt: so much for each hour, until an instant by which it must have left."""
+
+    usd_nanos_per_hour: int
+    until_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Start an attempt of the job on these nodes, ids or refs in rank order."""
 
@@ -24,6 +32,7 @@ class Place:
     nodes: tuple[str, ...]
     reason: Reason
     sentence: str
+    reservation: Reservation | None = None  # of its hard budgets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,4 +71,5 @@ class Plan:
     defers: tuple[Defer, ...] = ()
     preempts: tuple[Preempt, ...] = ()
     releases: tuple[Release, ...] = ()
+    reservations: tuple[tuple[str, Reservation], ...] = ()  # of live attempts, replaced
     wake_at_us: int | None = None

@@ -6,6 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from jobs import events as ev
+from jobs.budget_events import (
+    BudgetCrossed,
+    BudgetRemoved,
+    BudgetRolled,
+    BudgetSet,
+    MoneyReserved,
+)
 from jobs.fold import apply
 from jobs.ledger.entries import Entry
 from jobs.state import State
@@ -45,6 +52,11 @@ class Recorder:
         apply(self.state, record)
         self._records.append(record)
 
+    @property
+    def entries(self) -> list[Entry]:
+        """The entries of this tick so far."""
+        return list(self._entries)
+
     def take(self) -> Batch:
         """Give what the tick recorded and start afresh."""
         batch = Batch(
@@ -65,12 +77,15 @@ class Recorder:
                 | ev.AttemptProgressed()
                 | ev.CheckpointCommitted()
                 | ev.AttemptEnded()
+                | MoneyReserved()
             ):
                 return self._attempt_floor_us(event.attempt_id)
             case ev.AttemptLeased():
                 return max(self.state.jobs[event.job_id].changed_us, self._nodes_us(event.node_ids))
             case ev.FlavorPriced():
                 return self._nodes_us(tuple(self._nodes_of_flavor(event.flavor)))
+            case BudgetSet() | BudgetRemoved() | BudgetRolled() | BudgetCrossed():
+                return self._nodes_us(tuple(self.state.live_nodes))
             case ev.NodeRequested() | ev.FlavorLimited() | ev.LaunchBackedOff() | ev.JobSubmitted():
                 return 0
             case ev.NodeBooting() | ev.NodeReady():  # billing never begins before its price
@@ -105,8 +120,8 @@ class Recorder:
 
 
 def subject_of(event: ev.Event) -> str:
-    """Name what an event is about: the attempt, else the job, the node or the flavor."""
-    for field in ("attempt_id", "job_id", "node_id", "flavor"):
+    """Name what an event is about: the attempt, else the job, node, flavor or budget."""
+    for field in ("attempt_id", "job_id", "node_id", "flavor", "budget"):
         subject = getattr(event, field, None)
         if subject is not None:
             return str(subject)

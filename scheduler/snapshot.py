@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cluster.offers import Offer
-from jobs.rows import AttemptRow, BudgetRow, JobRow, NodeRow
+from jobs.rows import AttemptRow, JobRow, NodeRow
+from scheduler.budget_view import BudgetView
 from scheduler.windows import PriceWindow
 
 
@@ -52,6 +53,6 @@ class Snapshot:
     nodes: tuple[NodeView, ...]
     offers: tuple[Offer, ...]
     windows: tuple[PriceWindow, ...] = ()
-    budgets: tuple[BudgetRow, ...] = ()
+    budgets: tuple[BudgetView, ...] = ()  # those that somebody set, then the jobs' own
     predecessors: tuple[JobRow, ...] = ()  # that queued jobs come after, ended ones too
     settings: PolicySettings = field(default_factory=PolicySettings)

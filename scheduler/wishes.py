@@ -37,14 +37,15 @@ class Wish:
     on_net: bool = False  # sure capacity here means: the safety net, for good
     in_order: bool = False  # the first choice with room counts, not the cheapest
     latest_us: int | None = None  # latest start on sure capacity, when there is a deadline
+    behind: bool = False  # its budget puts it after all others
 
     @property
-    def order(self) -> tuple[int, int, int, int, str]:
+    def order(self) -> tuple[int, int, int, int, int, str]:
         """Who goes first: those without slack by their latest start, then by priority and age."""
         urgent = self.on_net and self.latest_us is not None
         latest_us = (self.latest_us or 0) if urgent else 0
         job = self.job
-        return (not urgent, latest_us, -job.spec.priority, job.submitted_us, job.id)
+        return (not urgent, latest_us, self.behind, -job.spec.priority, job.submitted_us, job.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

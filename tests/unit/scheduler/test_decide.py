@@ -7,7 +7,7 @@ from time import process_time
 import pytest
 
 from jobs.reasons import Reason
-from jobs.rows import BudgetRow
+from scheduler.budget_view import BudgetView, own_row
 from scheduler.decide import decide
 from tests.unit.scheduler.worlds import HOUR, USD, S, a_flavor, a_job, a_world, an_offer
 
@@ -51,16 +51,18 @@ def test_a_start_on_spot_wakes_in_time_to_leave_it() -> None:
 def test_a_budget_is_not_broken_by_a_deadline(spent_usd: int, flavor: str | None) -> None:
     """10 $ are the limit; the rest on-demand costs 8.07 $; reserved and spent both count."""
     job = a_job("a", work="2h", deadline="2h1m", budget_usd=10)
-    used = BudgetRow(
-        owner="a", spent_usd_nanos=spent_usd * USD // 2, reserved_usd_nanos=spent_usd * USD // 2
-    )
+    row = own_row(job)
+    assert row is not None
+    half = spent_usd * USD // 2
+    used = BudgetView(row=row, spent_usd_nanos=half, reserved_usd_nanos=half)
     plan = decide(a_world(job, offers=(an_offer(SURE),), budgets=(used,)))
     assert [place.flavor for place in plan.places] == ([flavor] if flavor else [])
     if not flavor:
         left = max(0, 10 - spent_usd)
         assert plan.defers[0].reason is Reason.WAITS_FOR_BUDGET
         assert plan.defers[0].sentence == (
-            f"Waits for budget: the rest costs about $8.07, and ${left:.2f} is left."
+            f"Waits for budget: the rest costs about $8.07, and ${left:.2f} is left of the job's "
+            "own budget of $10.00; its deadline 1 Jan 02:01 UTC does not break the budget."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,14 +39,16 @@ class Tape:
         """Give the cost of one node over an interval, nano-dollars."""
         return (self._sum(until_us) - self._sum(from_us)) // _US_PER_HOUR
 
-    def starts(self, wall_us: int) -> list[tuple[int, int, int]]:
+    def starts(self, wall_us: int, *, steps: int) -> list[tuple[int, int, int]]:
         """Give later starts of a stretch of that length: (cost, 1 = off a step, instant), sorted.
+
+        Only those are given that the first ``steps`` steps make.
 
         The cost is piecewise linear in the start, with bends where a price step meets the start
         or the end of the stretch, so only those instants can be cheapest.
         """
         found = []
-        for step_us in self.starts_us[1:]:
+        for step_us in self.starts_us[1:steps]:
             for off, at_us in ((0, step_us), (1, step_us - wall_us)):
                 if at_us > self.starts_us[0]:
                     found.append((self.cost(at_us, at_us + wall_us), off, at_us))
@@ -94,7 +96,7 @@ class Market:
             name: Tape(offer, now_us=snapshot.now_us) for name, offer in self.offers.items()
         }
         self._allowed: dict[tuple[object, ...], tuple[tuple[Offer, ...], tuple[Flavor, ...]]] = {}
-        self._starts: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
+        self._starts: dict[tuple[str, int, int], list[tuple[int, int, int]]] = {}
 
     def allowed(self, spec: JobSpec) -> tuple[Offer, ...]:
         """Give the offers that could ever hold the job's whole gang, in snapshot order."""
@@ -132,9 +134,11 @@ class Market:
         tape = self.tapes[choice.flavor.name]
         if len(tape.starts_us) == 1:
             return None
-        key = (choice.flavor.name, choice.wall_ms)
+        wall_us = choice.wall_ms * US_PER_MS
+        steps = bisect_left(tape.starts_us, before_us + wall_us)  # a later one makes no such start
+        key = (choice.flavor.name, choice.wall_ms, steps)
         if key not in self._starts:
-            self._starts[key] = tape.starts(choice.wall_ms * US_PER_MS)
+            self._starts[key] = tape.starts(wall_us, steps=steps)
         for cost, _, at_us in self._starts[key]:
             if at_us < before_us:
                 whole = cost * job.spec.nodes

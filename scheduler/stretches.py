@@ -81,7 +81,8 @@ class _Model:
         """Go back by one slot; give the costs of waiting, launching and staying with all work."""
         waits = self._off
         launch = self._launched(slot, self._terms.again)
-        launch[-1] = self._launched(slot, self._terms.first)[-1]
+        if self._terms.first != self._terms.again:
+            launch[-1] = self._launched(slot, self._terms.first)[-1]
         stay = np.empty_like(waits)
         stay[0] = 0.0
         stay[1:] = self._on[0][:-1] + self._terms.prices[slot]

@@ -40,7 +40,7 @@ _CHARGED_PERCENT = 150
 _SAVES = 100
 """A stop saves at least one part in so many of what the rest costs without it."""
 _SLOTS_US = tuple(s * 1_000_000 for s in (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400))
-_MOST_SLOTS = 400
+_MOST_SLOTS = 250
 _PAD = 32  # slots; the length of a course is rounded up to it, so that cycles share courses
 
 
@@ -225,11 +225,6 @@ class _Grid:
         """Give when a slot begins."""
         return (self._origin + slot) * self.slot_us
 
-    def price(self, slot: int) -> float:
-        """Give what a node costs in a slot, nano-dollars."""
-        at_us = max(self._now_us, self.instant_us(slot))
-        return self._tape.price(at_us) * self.slot_us / (3_600_000 * US_PER_MS)
-
     def cost(self, lasts_us: int) -> int:
         """Give what a node costs from now on for that long, nano-dollars."""
         return self._tape.cost(self._now_us, self._now_us + lasts_us)
@@ -246,13 +241,24 @@ class _Grid:
     def course(self, work_us: int, *, first_us: int, again_us: int) -> Course | None:
         """Solve for that much work, None when there is no time for it at all."""
         work, broken_us = divmod(work_us, self.slot_us)
-        slots = self.first + self.count
         if not work or work > self.count:
             return None
         terms = Terms(
-            prices=tuple(self.price(slot) for slot in range(slots)),
+            prices=self._prices(),
             work=work,
             first=round((first_us + broken_us) / self.slot_us, 3),
             again=round(again_us / self.slot_us, 3),
         )
         return solve(terms)
+
+    def _prices(self) -> tuple[float, ...]:
+        """Give what a node costs in each slot, nano-dollars, at the price of its beginning."""
+        ends = [-(-at_us // self.slot_us) - self._origin for at_us in self._tape.starts_us[1:]]
+        ends = [min(max(0, end), self.first + self.count) for end in ends]
+        prices: list[float] = []
+        for start_us, end in zip(
+            self._tape.starts_us, [*ends, self.first + self.count], strict=True
+        ):
+            price = self._tape.price(start_us) * self.slot_us / (3_600_000 * US_PER_MS)
+            prices += [price] * (end - len(prices))
+        return tuple(prices)

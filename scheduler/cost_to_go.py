@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.survival import Spell, hazard
+from scheduler.survival import Spell, expected_changes
 
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
 
-AGES_H = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+AGES_H = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 16.0)
 """Lower edges of the age classes of a spell, hours; the last class is open."""
 _AGES = len(AGES_H)
 _NEVER = 1e12  # the cost of a missed deadline, in slots on spot
+_LEAVES = 4  # a bit beside the action
 _FINE = 10  # a slot is cut into 2 ** _FINE steps to integrate the chain
 
 
@@ -51,21 +53,33 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The best actions, by [slots left, state of spot, spare slots among them]."""
+    """The best actions, by [slots left, state of spot, spare slots among them].
 
-    idle: Bytes  # nothing runs
-    leaves: NDArray[np.bool_]  # trains on sure capacity: whether spot pays for the move
+    The low bits hold the action when nothing runs; ``_LEAVES`` is set where spot pays for leaving
+    sure capacity.
+    """
+
+    best: Bytes
 
     def act(self, *, left: int, spare: int, spell: Spell) -> Action:
         """Give what to do when nothing runs."""
-        return Action(int(self.idle[self._at(left, spare, spell)]))
+        return Action(int(self.best[self._at(left, spare, spell)]) & ~_LEAVES)
 
     def leave(self, *, left: int, spare: int, spell: Spell) -> bool:
         """Whether to leave sure capacity for spot."""
-        return bool(self.leaves[self._at(left, spare, spell)])
+        return bool(self.best[self._at(left, spare, spell)] & _LEAVES)
+
+    def acts(self, at: tuple[Ints, Ints, Ints]) -> Bytes:
+        """Give what to do at several places when nothing runs."""
+        found: Bytes = self.best[at] & ~np.uint8(_LEAVES)
+        return found
+
+    def leave_at(self, at: tuple[Ints, Ints, Ints]) -> NDArray[np.bool_]:
+        """Give at which of several places to leave sure capacity."""
+        return (self.best[at] & np.uint8(_LEAVES)) > 0
 
     def _at(self, left: int, spare: int, spell: Spell) -> tuple[int, int, int]:
-        slots, _, spares = self.idle.shape
+        slots, _, spares = self.best.shape
         return min(left, slots - 1), state(spell), min(spare, spares - 1)
 
 
@@ -85,14 +99,15 @@ def chain(terms: Terms) -> tuple[Floats, Floats]:
     rates = np.zeros((2 * _AGES, 2 * _AGES))
     for age, low in enumerate(AGES_H):
         last = age == _AGES - 1
-        middle = 1.5 * low if last else (low + AGES_H[age + 1]) / 2
+        high = 2 * low if last else AGES_H[age + 1]
+        usual = expected_changes(low, high) / (high - low)
         for base, other, factor in (
             (0, _AGES, terms.up_factor),
             (_AGES, 0, terms.down_factor),
         ):
-            rates[base + age, other] = hazard(middle) * factor
+            rates[base + age, other] = usual * factor
             if not last:
-                rates[base + age, base + age + 1] = 1 / (AGES_H[age + 1] - low)
+                rates[base + age, base + age + 1] = 1 / (high - low)
     rates -= np.diag(rates.sum(axis=1))
     step = np.eye(2 * _AGES) + rates * (terms.slot_h / 2**_FINE)
     whole: Floats = np.linalg.matrix_power(step, 2**_FINE)
@@ -100,20 +115,20 @@ def chain(terms: Terms) -> tuple[Floats, Floats]:
     return whole, unbroken
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def solve(terms: Terms, *, slots: int, slack: int) -> Table:
     """Solve backwards from the deadline, for up to so many slots left, of which so many spare.
 
     Vectors run over the spare slots k; with t slots left, t - k of work remain.
     """
     model = _Model(terms, slack=slack)
-    shape = (slots + 1, 2 * _AGES, slack + 1)
-    table = Table(np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=np.bool_))
+    best = np.zeros((slots + 1, 2 * _AGES, slack + 1), dtype=np.uint8)
     for left in range(1, slots + 1):
         options, stay = model.step(left)
-        table.idle[left] = options.argmin(axis=0)
-        table.leaves[left, :_AGES] = options[Action.SPOT, :_AGES] < stay[:_AGES]
-    return table
+        best[left] = options.argmin(axis=0)
+        pays = options[Action.SPOT, :_AGES] < stay[:_AGES]
+        best[left, :_AGES] += pays.astype(np.uint8) * np.uint8(_LEAVES)
+    return Table(best)
 
 
 class _Model:
@@ -122,52 +137,55 @@ class _Model:
     def __init__(self, terms: Terms, *, slack: int) -> None:
         self._terms = terms
         self._whole, self._unbroken = chain(terms)
+        self._dies = 1 - self._unbroken.sum(axis=1, keepdims=True)
         self._launch = max(1, math.ceil(terms.changeover))  # slots that a launch takes
         self._part = self._launch - terms.changeover  # of a slot that trains in them
-        self._boots = (
-            np.linalg.matrix_power(self._whole, self._launch),
-            np.linalg.matrix_power(self._unbroken, self._launch),
-        )
+        self._boot = np.linalg.matrix_power(self._whole, self._launch)
         never = np.full((2 * _AGES, slack + 1), _NEVER)
         never[:, 0] = 0.0
-        self._idle, self._sure = [never] * self._launch, [never] * self._launch
-        self._spot = [never[:_AGES]] * self._launch
+        self._idle = never
+        self._sure = [never] * self._launch
+        # by slots until it trains; what does not train yet needs spare slots to do so
+        self._spot = [never[:_AGES]] * (self._launch + 1)
 
     def step(self, left: int) -> tuple[Floats, Floats]:
         """Go back by one slot; give the costs of each action and of staying on sure capacity."""
         ratio, over = self._terms.ratio, slice(left, None)  # no work is left from there on
-        options = np.full((3, *self._idle[0].shape), _NEVER)
-        options[Action.WAIT] = _later(self._whole @ self._idle[0], 1)
-        options[Action.SPOT, :_AGES] = self._launch + self._launched(
-            _on_spot(self._boots[1], self._spot[-1], self._idle[-1])
-        )
-        options[Action.SURE] = self._launch * ratio + self._launched(
-            self._boots[0] @ self._sure[-1]
+        spot = self._on_spot()
+        options = np.full((3, *self._idle.shape), _NEVER)
+        options[Action.WAIT] = _later(self._whole @ self._idle, 1)
+        options[Action.SPOT, :_AGES] = spot[-1]
+        options[Action.SURE] = self._launch * ratio + self._shifted(
+            self._boot @ self._sure[-1], self._launch
         )
         options[:, :, over] = 0.0
         stay = ratio + self._whole @ self._sure[0]
         stay[:, over] = 0.0
-        idle = options.min(axis=0)
-        spot = 1 + _on_spot(self._unbroken, self._spot[0], self._idle[0])
-        spot[:, over] = 0.0
-        self._idle = [idle, *self._idle[:-1]]
-        self._sure = [np.minimum(stay, idle), *self._sure[:-1]]
-        self._spot = [np.minimum(spot, idle[:_AGES]), *self._spot[:-1]]
+        self._idle = options.min(axis=0)
+        self._sure = [np.minimum(stay, self._idle), *self._sure[:-1]]
+        spot[0] = np.minimum(spot[0], self._idle[:_AGES])
+        for costs in spot:
+            costs[:, over] = 0.0
+        self._spot = spot
         return options, stay
 
-    def _launched(self, costs: Floats) -> Floats:
-        """Spend a launch: between the neighbouring amounts of work that are done in its slots."""
-        whole = _later(costs, self._launch)
+    def _on_spot(self) -> list[Floats]:
+        """Spend a slot on spot, by slots until it trains: it lives on, or the job waits anew."""
+        lost = self._dies * self._idle[_AGES]
+        lives = [self._unbroken @ self._spot[0]]
+        lives += [self._unbroken @ costs for costs in self._spot[:-1]]
+        found = [1 + lives[0] + lost]
+        for until, costs in enumerate(lives[1:], start=1):
+            goes_on = self._shifted(costs, 1) if until == 1 else _later(costs, 1)
+            found.append(1 + goes_on + _later(lost, 1))
+        return found
+
+    def _shifted(self, costs: Floats, slots: int) -> Floats:
+        """Spend the end of a launch: between the neighbouring amounts of work done in its slots."""
+        whole = _later(costs, slots)
         if not self._part:
             return whole
-        return (1 - self._part) * whole + self._part * _later(costs, self._launch - 1)
-
-
-def _on_spot(unbroken: Floats, spot: Floats, idle: Floats) -> Floats:
-    """Spot stays, or it goes and the job waits in a young spell without it."""
-    dies = 1 - unbroken.sum(axis=1, keepdims=True)
-    stays: Floats = unbroken @ spot + dies * idle[_AGES]
-    return stays
+        return (1 - self._part) * whole + self._part * _later(costs, slots - 1)
 
 
 def _later(costs: Floats, slots: int) -> Floats:

@@ -19,8 +19,10 @@ from scheduler.wishes import Case, Running
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_SLOTS = 700  # most slots of a table; longer deadlines get longer slots
+_CELLS = 150_000  # most slots x spare slots of a table; who has more gets longer slots
+_PARTS = 3  # slots that a changeover has, if the table can be as fine as that
 _ROUND = 32  # sizes of tables are rounded up to this, so that jobs share them
+_TELLING = 3  # levels that must have been observed before spells are believed more than counts
 _HORIZON = 4_000 * US_PER_HOUR  # who has more time than this needs no plan
 
 
@@ -42,7 +44,7 @@ class Outlook:
     def changes_in_us(self) -> int | None:
         """Give how long until waiting is no longer best, if spot stays as it is."""
         first, table = self.act(up=self.spell.up), self.table
-        return self._first(lambda *at: table.idle[at] != first, spends=1)
+        return self._first(lambda *at: table.acts(at) != first, spends=1)
 
     def leaves_in_us(self) -> int | None:
         """Give how long until leaving sure capacity for spot pays, if spot stays up; 0 = now."""
@@ -51,7 +53,7 @@ class Outlook:
         if self.table.leave(left=self.left, spare=self.spare, spell=self.spell):
             return 0
         table = self.table
-        return self._first(lambda *at: table.leaves[at], spends=0)
+        return self._first(lambda *at: table.leave_at(at), spends=0)
 
     def _first(self, holds: Callable[[Ints, Ints, Ints], Bools], *, spends: int) -> int | None:
         """Give how long until something holds, when each slot spends so much of the slack."""
@@ -107,12 +109,11 @@ def _outlook(
     nodes, span_us = job.spec.nodes, job.deadline_us - job.submitted_us
     ratio = _rate(sures[0]) / max(1e-9, _rate(spots[0]))
     work_us = guarded_ms(job.spec, work_ms, settings=market.settings) * US_PER_MS
-    dear = ratio <= 1 or sures[0].cost_nanos <= spots[0].cost_nanos  # expected evictions included
-    if dear or slack_us < 0 or span_us > _HORIZON or not work_us:
+    if _is_dear(spots[0], sures[0]) or slack_us < 0 or span_us > _HORIZON or not work_us:
         return None
     changeover_us = overhead_ms(job, spots[0].flavor, restores=True) * US_PER_MS
     changeover_us += at_risk_ms(job.spec, job.work_ms) * US_PER_MS // 2
-    slot_us = _slot_us(changeover_us, span_us)
+    slot_us = _slot_us(changeover_us, span_us, work_us=job.work_ms * US_PER_MS)
     spell = present(
         [spot.offer.levels for spot in spots],
         nodes=nodes,
@@ -126,7 +127,8 @@ def _outlook(
         changeover=round(changeover_us / slot_us, 1),
         ratio=round(ratio, 1),
     )
-    work, spare = -(-work_us // slot_us), (slack_us + changeover_us) // slot_us
+    work = -(-work_us // slot_us)
+    spare = (slack_us + changeover_us + slot_us // 2) // slot_us  # the nearest
     # as large as the job at its submission, so that it needs the same table all its life
     slots = _up(max(span_us // slot_us, work + spare))
     slack = _up(max((span_us - job.work_ms * US_PER_MS) // slot_us, spare))
@@ -134,14 +136,25 @@ def _outlook(
     return Outlook(table=table, spell=spell, left=work + spare, spare=spare, slot_us=slot_us)
 
 
+def _is_dear(spot: Choice, sure: Choice) -> bool:
+    """Whether spot is no cheaper, by the hour or by what its evictions are expected to cost.
+
+    The latter only until its comings and goings were seen: the spells tell more than a count of
+    nodes taken back, which counts a gang that dies as a whole once for each of its nodes.
+    """
+    if _rate(sure) <= _rate(spot):
+        return True
+    return len(spot.offer.levels) < _TELLING and sure.cost_nanos <= spot.cost_nanos
+
+
 def _rate(choice: Choice) -> float:
     return choice.cost_nanos / max(1, choice.wall_ms)
 
 
-def _slot_us(changeover_us: int, span_us: int) -> int:
-    """Give a slot of half a changeover, or longer if the time left has too many of them."""
-    slot_us = max(changeover_us // 2, 60_000_000)
-    while span_us > _SLOTS * slot_us:
+def _slot_us(changeover_us: int, span_us: int, *, work_us: int) -> int:
+    """Give a slot of a part of a changeover, or longer if the table would have too many of them."""
+    slot_us = max(changeover_us // _PARTS, 60_000_000)
+    while span_us * max(slot_us, span_us - work_us) > _CELLS * slot_us**2:
         slot_us = slot_us * 3 // 2
     return slot_us
 

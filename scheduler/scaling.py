@@ -1,9 +1,11 @@
 """Which idle nodes are given back, and when to look again.
 
 A node is released once it was idle for its flavor's ``idle_release_ms``, has lived a minimum and
-nobody needs it: not this plan, and not a job that may start within the next minute. Nodes that
-joined by themselves belong to somebody else and are never released. Launches follow from
-placement: a node is started for a job, never on suspicion.
+nobody needs it: not this plan, and not a job that may start within the next minute. One that still
+boots when its attempt is over (another node of the gang was lost) is given back likewise: what it
+would be for is gone, and it costs money from its launch on. Nodes that joined by themselves belong
+to somebody else and are never released. Launches follow from placement: a node is started for a
+job, never on suspicion.
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ def _due_us(view: NodeView, *, market: Market) -> int | None:
     """Give when the node may be released, None while it is in use or not ours to release."""
     row = view.row
     offer = market.offers.get(row.flavor)
+    if _boots_for_nobody(view):
+        return row.requested_us + (offer.flavor.idle_release_ms * US_PER_MS if offer else 0)
     if row.state is not NodeState.READY or row.idle_since_us is None or row.noticed:
         return None
     if row.reason is Reason.JOINED:
@@ -67,6 +71,12 @@ def _due_us(view: NodeView, *, market: Market) -> int | None:
         return row.idle_since_us
     idle_us = row.idle_since_us + offer.flavor.idle_release_ms * US_PER_MS
     return max(idle_us, (row.ready_us or row.requested_us) + MIN_LIFE_US)
+
+
+def _boots_for_nobody(view: NodeView) -> bool:
+    row = view.row
+    free = (view.free_milli, view.free_cpus) == (row.gpu_milli, row.cpus)
+    return free and row.state is NodeState.BOOTING and not row.noticed
 
 
 def _wanted_soon(waits: Iterable[Wait], *, market: Market) -> dict[str, None]:

@@ -1,10 +1,13 @@
 """How long spot stays, and how long it stays away: an online estimate from observed levels.
 
 Spells of spot capacity are heavy-tailed, up and down alike: what has lasted for hours lasts for
-hours more, what came a minute ago is often gone in a quarter of an hour. So the hazard of a
-change falls with the age of the spell, h(a) = A / (a + a0) per hour, times a factor per direction
-that is learned from the flavor's own history (gamma prior with mean 1, conjugate to a Poisson
-count whose exposure is the integral of h). Floats: these are estimates and decide no deadline.
+about as long again, what came a minute ago is often gone in a quarter of an hour. So the hazard of
+a change falls with the age of the spell, h(a) = A / (a + a0) per hour. Calm zones and flickering
+ones follow the same law, because it is a mixture of both: the age tells most of what sets them
+apart. A factor per direction is learned from the flavor's own history (gamma prior with mean 1,
+conjugate to a Poisson count whose exposure is the integral of h), and slowly: a quick one takes a
+few short spells for news about the long ones (docs/decisions/0006). Floats: these are estimates
+and decide no deadline.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ Levels = Sequence[tuple[int, int]]
 """Observed levels of a flavor, ascending: (from this instant in us, nodes that can be up)."""
 
 US_PER_HOUR = 3_600_000_000
-HAZARD, YOUNG_H = 0.8, 0.4
-"""A and a0 (hours) of the hazard above: measured on public V100 and H100 traces."""
-PRIOR_CHANGES = 4.0
+HAZARD, YOUNG_H = 1.0, 0.2
+"""A and a0 (hours) of the hazard above: round numbers near what fits V100 and H100 traces."""
+PRIOR_CHANGES = 32.0
 """How many changes of its own a flavor must have seen to weigh as much as the prior."""
 FIRST_AGE_H = 1.0
 """Age that is assumed of a spell that was on when we began to look, hours."""
@@ -41,6 +44,11 @@ def hazard(age_h: float) -> float:
     return HAZARD / (age_h + YOUNG_H)
 
 
+def expected_changes(from_h: float, to_h: float) -> float:
+    """Give how many changes the law expects between two ages: the integral of the hazard."""
+    return HAZARD * math.log((to_h + YOUNG_H) / (from_h + YOUNG_H))
+
+
 def present(histories: Iterable[Levels], *, nodes: int, now_us: int, up: bool) -> Spell:
     """Give the present spell of "at least one of these flavors can hold the gang".
 
@@ -59,7 +67,7 @@ def present(histories: Iterable[Levels], *, nodes: int, now_us: int, up: bool) -
     for index, ((from_us, is_up), end_us) in enumerate(zip(spells, ends, strict=True)):
         first_h = 0.0 if index else FIRST_AGE_H
         age_h = first_h + max(0, end_us - from_us) / US_PER_HOUR
-        seen[is_up] += HAZARD * math.log((age_h + YOUNG_H) / (first_h + YOUNG_H))
+        seen[is_up] += expected_changes(first_h, age_h)
         changes[is_up] += index + 1 < len(spells)
     return Spell(
         up=spells[-1][1],

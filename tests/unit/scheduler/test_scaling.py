@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jobs.reasons import Reason
 from jobs.states import NodeState
 from scheduler.decide import decide
@@ -60,9 +62,18 @@ def test_only_idle_nodes_of_ours_go() -> None:
     nodes = (
         a_node("busy", SURE, free=0),
         a_node("draining", SURE, state=NodeState.DRAINING),
-        a_node("booting", SURE, state=NodeState.BOOTING, idle_since_us=None),
+        a_node("booting", SURE, free=0, state=NodeState.BOOTING, idle_since_us=None),
         a_node("theirs", SURE, reason=Reason.JOINED),
         a_node("noticed", SURE, noticed=True),
         a_node("idle", SURE),
     )
     assert released(decide(a_world(now_s=900, nodes=nodes, offers=OFFERS))) == ["idle"]
+
+
+def test_a_node_that_boots_for_nobody_goes() -> None:
+    """The rest of a gang whose first node was lost: each second of its boot would be paid."""
+    boots: dict[str, Any] = {"state": NodeState.BOOTING, "idle_since_us": None, "ready_us": None}
+    orphan = a_node("orphan", SURE, requested_us=100 * S, **boots)
+    kept = a_node("kept", SURE, free=0, requested_us=100 * S, **boots)
+    assert released(decide(a_world(nodes=(orphan, kept), offers=OFFERS, now_s=159))) == []
+    assert released(decide(a_world(nodes=(orphan, kept), offers=OFFERS, now_s=160))) == ["orphan"]

@@ -44,7 +44,7 @@ class JobQuoted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDeferred:
-    """A cycle left the job waiting, for a new reason or with a new sentence."""
+    """A cycle left the job waiting, or makes its attempt leave; why, and what that costs."""
 
     kind: Literal["job-deferred"] = "job-deferred"
     at_us: int

@@ -167,7 +167,29 @@ def _after_crowding(
     """Give the due instants of jobs whose latest starts would crowd each other out."""
     blocks, claims = blocks_and_claims(snapshot, jobs, due, market=market)
     late = delays_us(claims, blocks=blocks, nodes=sure_nodes(market))
-    return {job_id: due[job_id] - delay for job_id, delay in late.items() if delay}
+    grace = _graces_us(snapshot, claims, blocks, market=market)
+    return {
+        claim.job_id: due[claim.job_id] - delay_us
+        for claim in claims
+        if (delay_us := late.get(claim.job_id, 0) + grace.get(claim.job_id, 0))
+    }
+
+
+def _graces_us(
+    snapshot: Snapshot, claims: Iterable[Claim], blocks: Iterable[Block], *, market: Market
+) -> dict[str, int]:
+    """Give the time that others need to save and make way, where a claim counts on their nodes."""
+    held = {block.job_id for block in blocks}
+    others = [one for one in snapshot.live if one.job.id not in held]
+    crowded = {one.attempt.flavor for one in others}
+    grace_us = market.settings.drain_grace_ms * US_PER_MS
+    return {
+        claim.job_id: grace_us
+        for claim in claims
+        if all(
+            name in crowded and market.offers[name].launchable == 0 for name, _, _ in claim.needs
+        )
+    }
 
 
 def blocks_and_claims(

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from scheduler import admission, budget_leaving, budgets, claims, preemption, scaling, spot_policy
 from scheduler.budget_purses import Purses
 from scheduler.market import Market
+from scheduler.needs import REACTION_US
 from scheduler.placement import Pools, place_all
 from scheduler.plan import Plan
 from scheduler.snapshot import Snapshot
 from scheduler.turns import Turns
+from scheduler.victims import Way, make_way
 from scheduler.wishes import Wait, Wish
 
 
@@ -46,7 +48,11 @@ def decide(snapshot: Snapshot) -> Plan:
     waits += placed.waits
     # Running jobs that have to go to sure capacity while it has room.
     staying = (one for one in snapshot.live if one.attempt.id not in settled.gone)
-    moves = preemption.preempt(staying, market=market, pools=pools)
+    way = Way(snapshot, market=market, pools=pools)
+    way.leaves(settled.preempts)
+    moves = preemption.preempt(staying, market=market, pools=pools, way=way)
+    # And those that have to make way for jobs that found no room, if that pays.
+    stops = make_way(placed.without_room, way=way)
     # Idle nodes that nobody needs.
     scaled = scaling.release_idle(snapshot.nodes, places=placed.places, waits=waits, market=market)
 
@@ -54,7 +60,7 @@ def decide(snapshot: Snapshot) -> Plan:
         new_nodes=new_nodes,
         places=tuple(placed.places),
         defers=tuple(wait.defer() for wait in waits),
-        preempts=(*settled.preempts, *moves.preempts),
+        preempts=(*settled.preempts, *moves.preempts, *stops),
         reservations=tuple(settled.reservations),
         releases=tuple(scaled.releases),
         wake_at_us=_wake_at_us(
@@ -63,6 +69,7 @@ def decide(snapshot: Snapshot) -> Plan:
             settled.wakes_us,
             placed.wakes_us,
             moves.wakes_us,
+            (market.now_us + REACTION_US for _ in stops),
             scaled.wakes_us,
             _changes_of_offers(market, waits=waits),
         ),

@@ -42,6 +42,13 @@ class Enactor:
                 reason=preempt.reason,
                 grace_ms=preempt.grace_ms,
             )
+            if not self.state.attempts[attempt.id].ended:
+                yield ev.JobDeferred(
+                    at_us=now_us,
+                    job_id=attempt.job_id,
+                    reason=preempt.reason,
+                    sentence=preempt.sentence,
+                )
         for release in plan.releases:
             yield ev.NodeDraining(
                 at_us=now_us,

@@ -59,6 +59,15 @@ class Pools:
             return None
         return choice.whole_nanos if missing else choice.cost_nanos
 
+    def free(self, flavor: str) -> dict[str, tuple[int, int]]:
+        """Give what is free on each node of a flavor: GPU thousandths and cores."""
+        rooms = self._rooms.get(flavor, ())
+        return {node: (milli, cpus) for milli, _, cpus, node in rooms}
+
+    def launchable(self, flavor: str) -> int:
+        """Give how many nodes of a flavor may still be launched in this cycle."""
+        return self._launchable[flavor]
+
     def take(self, spec: JobSpec, offer: Offer) -> tuple[str, ...]:
         """Take room for a gang that fits; ids and refs of new nodes, those that are up first."""
         name = offer.flavor.name
@@ -107,6 +116,7 @@ class Placed:
     places: list[Place] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
     wakes_us: list[int] = field(default_factory=list)
+    without_room: list[Wish] = field(default_factory=list)  # of those that wait
 
 
 def place_all(
@@ -123,6 +133,7 @@ def place_all(
         choice = _pick(wish, pools)
         if choice is None:
             placed.waits.append(wish.otherwise)
+            placed.without_room.append(wish)
             continue
         nodes = pools.take(wish.job.spec, choice.offer)
         place = place_of(wish, choice, nodes=nodes, market=market)

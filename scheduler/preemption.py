@@ -29,6 +29,7 @@ from scheduler.placement import Pools
 from scheduler.plan import Preempt
 from scheduler.snapshot import LiveAttempt
 from scheduler.spot_policy import POLICIES
+from scheduler.victims import Way
 from scheduler.wishes import Running
 
 
@@ -40,21 +41,22 @@ class Moves:
     wakes_us: list[int] = field(default_factory=list)
 
 
-def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools) -> Moves:
+def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools, way: Way) -> Moves:
     """Decide for every live attempt; call it last, for it takes room from ``pools``."""
     moves = Moves()
     for one in live:
         offer = market.offers.get(one.attempt.flavor)
         goes = one.attempt.state is AttemptState.DRAINING
         planned = one.job.deadline_us is not None and one.job.work_ms > 0
-        if offer is None or goes or not planned:
+        if offer is None or goes or not planned or way.is_left(one):
             continue
         if _suspends(one, moves, market=market):
-            continue
-        if not is_sure(offer.flavor):
-            _leave_spot(one, moves, market=market, pools=pools)
+            pass
+        elif not is_sure(offer.flavor):
+            _leave_spot(one, moves, market=market, pools=pools, way=way)
         elif not one.job.on_safety_net:
             _give_back(one, moves, market=market, pools=pools)
+        way.leaves(moves.preempts)
     if moves.preempts:
         # An attempt that never started ends at once and without a notice.
         moves.wakes_us.append(market.now_us + REACTION_US)
@@ -111,7 +113,7 @@ def _takes_spot(one: LiveAttempt, *, market: Market, pools: Pools) -> bool:
     return False
 
 
-def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) -> None:
+def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools, way: Way) -> None:
     job, attempt = one.job, one.attempt
     sure = market.sure_flavors(job.spec)
     if not sure:
@@ -130,6 +132,11 @@ def _leave_spot(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools)
                 grace_ms=market.settings.drain_grace_ms,
             )
         )
+    else:
+        sures = [c for c in market.choices(job) if c.sure and _meets(one, c, market=market)]
+        made = way.make(job, sures)
+        if made is not None:
+            moves.preempts += way.stops(made, for_job=job)
 
 
 def _leave_us(one: LiveAttempt, sure: tuple[Flavor, ...], *, market: Market) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from jobs.rows import JobRow
 from jobs.states import JobState
 from jobs.wants import ArrayPlace
 from scheduler.decide import decide
-from tests.unit.scheduler.worlds import HOUR, a_flavor, a_job, a_world, an_attempt, an_offer
+from tests.unit.scheduler.worlds import EXACT, HOUR, a_flavor, a_job, a_world, an_attempt, an_offer
 
 SPOT = a_flavor("spot-a", boot_s=0, max_nodes=9)
 SURE = a_flavor("sure", usd=4, boot_s=0, max_nodes=9)
 OFFERS = (an_offer(SPOT), an_offer(SURE))
+GREEDY = replace(EXACT, name="greedy")  # waits for spot until the safety net
 
 
 def first(state: JobState) -> JobRow:
@@ -86,9 +88,13 @@ def test_the_first_of_a_chain_is_on_the_net_for_the_last() -> None:
         a_job("b", work="2h", deadline="4h", after=["a"], **steady),
     )
     no_spot = (an_offer(SPOT, room=0), OFFERS[1])
-    early = decide(a_world(*chain, now_s=3_500, offers=no_spot, predecessors=chain[:1]))
+    early = decide(
+        a_world(*chain, now_s=3_500, offers=no_spot, settings=GREEDY, predecessors=chain[:1])
+    )
     assert not early.places
-    late = decide(a_world(*chain, now_s=3_600, offers=no_spot, predecessors=chain[:1]))
+    late = decide(
+        a_world(*chain, now_s=3_600, offers=no_spot, settings=GREEDY, predecessors=chain[:1])
+    )
     assert [(one.job_id, one.reason) for one in late.places] == [("a", Reason.SAFETY_NET)]
     assert early.wake_at_us == HOUR
 
@@ -107,8 +113,8 @@ def test_elements_of_a_capped_array_leave_the_later_ones_their_turn() -> None:
         for n in range(3)
     ]
     no_spot = (an_offer(SPOT, room=0), OFFERS[1])
-    assert not decide(a_world(*jobs, now_s=3_500, offers=no_spot)).places
-    plan = decide(a_world(*jobs, now_s=3_600, offers=no_spot))
+    assert not decide(a_world(*jobs, now_s=3_500, offers=no_spot, settings=GREEDY)).places
+    plan = decide(a_world(*jobs, now_s=3_600, offers=no_spot, settings=GREEDY))
     assert [(one.job_id, one.reason) for one in plan.places] == [("s.0", Reason.SAFETY_NET)]
 
 
@@ -116,12 +122,12 @@ def test_two_deadlines_do_not_count_on_the_same_last_node() -> None:
     """Two hours of work each until 5:00 and one sure node: the first starts by 1:00, not 3:00."""
     jobs = [a_job(name, work="2h", deadline="5h", checkpoint_interval=0) for name in "ab"]
     one_node = (an_offer(SPOT, room=0), an_offer(a_flavor("sure", usd=4, boot_s=0, max_nodes=1)))
-    assert not decide(a_world(*jobs, now_s=3_500, offers=one_node)).places
-    plan = decide(a_world(*jobs, now_s=3_600, offers=one_node))
+    assert not decide(a_world(*jobs, now_s=3_500, offers=one_node, settings=GREEDY)).places
+    plan = decide(a_world(*jobs, now_s=3_600, offers=one_node, settings=GREEDY))
     assert [(one.job_id, one.reason) for one in plan.places] == [("a", Reason.SAFETY_NET)]
     assert "1 Jan 05:00" in plan.places[0].sentence, "the job's own deadline is named"
     enough = (an_offer(SPOT, room=0), an_offer(a_flavor("sure", usd=4, boot_s=0, max_nodes=2)))
-    assert not decide(a_world(*jobs, now_s=3_600, offers=enough)).places
+    assert not decide(a_world(*jobs, now_s=3_600, offers=enough, settings=GREEDY)).places
 
 
 def test_a_deadline_that_holds_the_node_is_counted_until_its_end() -> None:
@@ -133,6 +139,7 @@ def test_a_deadline_that_holds_the_node_is_counted_until_its_end() -> None:
         waits,
         live=(an_attempt(held, node, training_s=0),),
         offers=(an_offer(SPOT, room=0), an_offer(node, room=0)),
+        settings=GREEDY,
     )
     plan = decide(world)
     assert [one.reason for one in plan.defers] == [Reason.WAITS_FOR_SPOT]

@@ -89,11 +89,13 @@ def _give_back(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) 
     policy = POLICIES[market.settings.name]
     at_us = policy.leaves(Running(job=one.job, attempt=one.attempt, flavor=flavor, market=market))
     sure = market.sure_flavors(one.job.spec)
-    if at_us is None or _leave_us(one, sure, market=market) <= max(at_us, market.now_us):
-        return  # there is no time to come back
+    if at_us is None:
+        return
     if at_us > market.now_us:
-        moves.wakes_us.append(at_us)
-    elif _takes_spot(one, market=market, pools=pools):
+        moves.wakes_us.append(at_us)  # whether there is time then, it sees then: it trains on
+        return
+    in_time = _leave_us(one, sure, market=market) > market.now_us
+    if in_time and _takes_spot(one, market=market, pools=pools):
         moves.preempts.append(
             Preempt(
                 attempt_id=one.attempt.id,

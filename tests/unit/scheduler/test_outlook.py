@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 
 from jobs.rows import JobRow
 from jobs.spec import Market
+from jobs.states import JobState
 from scheduler.decide import decide
 from scheduler.snapshot import Snapshot
 from tests.unit.scheduler.adversary import Duel, Fate
-from tests.unit.scheduler.worlds import EXACT, HOUR, S, a_flavor, a_job, a_world, an_offer
+from tests.unit.scheduler.worlds import (
+    EXACT,
+    HOUR,
+    S,
+    a_flavor,
+    a_job,
+    a_world,
+    an_attempt,
+    an_offer,
+)
 
 SPOT = a_flavor("spot-a", boot_s=720, max_nodes=16)
 SURE = a_flavor("sure", usd=4, boot_s=720, max_nodes=16)
@@ -95,3 +105,25 @@ def test_the_same_snapshot_gives_the_same_plan(levels: tuple[tuple[int, int], ..
         gang("24h"), now_s=7 * 3_600, offers=(an_offer(SPOT, levels=levels), an_offer(SURE))
     )
     assert decide(world) == decide(world)
+
+
+def test_an_attempt_with_little_slack_looks_again_when_spot_has_lasted() -> None:
+    """Its slack stands still while it trains, so a later return to spot is not ruled out now."""
+    now_s, slack_s = 7 * 3_600, 2_000
+    job = a_job(
+        "a",
+        nodes=16,
+        work="10h",
+        deadline=now_s + 36_000 + 720 + slack_s,
+        checkpoint_interval=0,
+        row={"state": JobState.RUNNING, "attempts": 1},
+    )
+    live = an_attempt(job, SURE, training_s=now_s)
+    spot = an_offer(SPOT, levels=(*FLICKER, (now_s * S - 1, 0), (now_s * S, 16)))
+    world = a_world(live=(live,), now_s=now_s, offers=(spot, an_offer(SURE)), settings=EXACT)
+    plan = decide(world)
+    assert not plan.preempts
+    assert plan.wake_at_us is not None
+    assert plan.wake_at_us > (now_s + slack_s) * S
+    lasted = replace(spot, levels=(*FLICKER, ((now_s - 10_001) * S, 0), ((now_s - 10_000) * S, 16)))
+    assert decide(replace(world, offers=(lasted, an_offer(SURE)))).preempts

@@ -140,6 +140,11 @@ class SimDriver:
         """Let a flavor show the room of its limit from now on and refuse every launch."""
         self._liars[flavor] = None
 
+    def limit_to(self, flavor: str, limit: int) -> None:
+        """Change a flavor's limit from now on, whatever its series says."""
+        self._limits[flavor] = StepSeries((self._now_us,), (limit,))
+        self._agenda.at(self._now_us, lambda at_us: self._limit_changed(flavor, at_us=at_us))
+
     def kill_node(self, node_id: str) -> None:
         """Let a node die without notice."""
         self._agenda.at(self._now_us, lambda at_us: self._die(node_id, noticed=False, at_us=at_us))

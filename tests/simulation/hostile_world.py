@@ -55,20 +55,32 @@ class HostileSimulation(Simulation):
         liars: Sequence[str] = (),
         policy: str = "lowtide",
         dies_after: Sequence[int] = (),
+        shy_us: int | None = None,
+        lag_s: int = 0,
     ) -> None:
         """Prepare the world.
 
         ``liars`` are flavors that show room and refuse every launch. The server dies after so
-        many ticks of its own, and after so many more.
+        many ticks of its own, and after so many more. With ``shy_us``, spot has no room until
+        so long before a waiting job would look again, and none any more after a strike. Spot
+        boots ``lag_s`` longer than it promises.
         """
         super().__init__(scenario, settings=PolicySettings(name=policy, margin_percent=0))
         self._fates: dict[str, Strike] = {}
         self._waiting = list(strikes)
         self._due: dict[str, int] = {}  # by attempt
+        for flavor in scenario.flavors.values():
+            if flavor.market is Market.SPOT:
+                slow = replace(flavor, boot_ms=flavor.boot_ms + lag_s * 1_000)
+                self.driver._flavors[flavor.name] = slow
         self._lives = list(dies_after)
+        self._shy_us = shy_us
+        self._appears_us: int | None = None
+        if shy_us is not None:
+            self._show_spot(room=False)
         self.struck = 0
-        for flavor in liars:
-            self.driver.lie(flavor)
+        for liar in liars:
+            self.driver.lie(liar)
 
     def step(self, at_us: int) -> None:
         """Strike what is due, then go on as always."""
@@ -77,7 +89,10 @@ class HostileSimulation(Simulation):
             if due_us <= at_us:
                 del self._due[attempt_id]
                 self._strike(attempt_id)
+        if self._appears_us is not None and self._appears_us <= at_us:
+            self._show_spot(room=True)
         super().step(at_us)
+        self._lurk()
         if self._lives:
             self._lives[0] -= 1
             if self._lives[0] <= 0:
@@ -98,7 +113,26 @@ class HostileSimulation(Simulation):
         usual_us = super()._next_us()
         if usual_us is None:
             return None
-        return max(self.clock.now_us(), min([usual_us, *self._due.values()]))
+        due_us = [usual_us, *self._due.values()]
+        due_us += [] if self._appears_us is None else [self._appears_us]
+        return max(self.clock.now_us(), min(due_us))
+
+    def _lurk(self) -> None:
+        """Find the last moment at which spot can still tempt a job that waits."""
+        self._appears_us = None
+        if self._shy_us is not None and self._wake_us is not None and not self._lives:
+            wakes_us = self._wake_us - self._shy_us
+            idle = not self.controller.state.live_attempts and self.controller.state.queued
+            if idle and wakes_us > self.clock.now_us():
+                self._appears_us = wakes_us
+
+    def _show_spot(self, *, room: bool) -> None:
+        """Give every spot flavor its full limit, or none."""
+        self._appears_us = None
+        for flavor in self.scenario.flavors.values():
+            if flavor.market is Market.SPOT:
+                limit = flavor.max_nodes if room else 0
+                self.driver.limit_to(flavor.name, limit)
 
     def _plan(self, attempt: AttemptRow) -> None:
         """Give a new attempt its fate, and settle when that comes as soon as it can be told."""
@@ -139,6 +173,9 @@ class HostileSimulation(Simulation):
         self.struck += 1
         take = self.driver.notice_node if strike.noticed else self.driver.kill_node
         take(attempt.node_ids[0])
+        if self._shy_us is not None:
+            self.driver.run_until(self.clock.now_us())
+            self._show_spot(room=False)
 
 
 def a_flavor(

@@ -129,6 +129,7 @@ PURE = {
     "scheduler.stretches",
     "scheduler.survival",
     "scheduler.suspension",
+    "scheduler.window_report",
     "scheduler.windows",
     "scheduler.wishes",
 }

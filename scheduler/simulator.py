@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import ConflictError, FileFormatError, UnknownSubjectError
 from jobs.store import JobStore
 from scheduler.scenario import Scenario, load_scenario
+from scheduler.sim_bound import lower_bound
 from scheduler.sim_report import job_rows, report
 from scheduler.simulation import Result, Simulation
 from scheduler.snapshot import PolicySettings
 from scheduler.spot_policy import POLICIES
+
+ALL = "all"
+"""Stands for every policy that there is."""
 
 
 def simulate(
@@ -25,13 +30,45 @@ def simulate(
     Raises:
         UnknownSubjectError: there is no such policy.
     """
-    if policy is not None and policy not in POLICIES:
-        raise UnknownSubjectError(
-            f"There is no policy '{policy}'.", remedy=f"Name one of: {', '.join(POLICIES)}."
-        )
+    if policy is not None:
+        _check_policy(policy)
     # A scenario's ``work_s`` is exact, so no margin for an error in it is held back.
     settings = replace(PolicySettings(margin_percent=0), name=policy or PolicySettings().name)
     return Simulation(scenario, settings=settings, store=store).run()
+
+
+def _check_policy(name: str) -> None:
+    if name not in POLICIES:
+        near = get_close_matches(name, POLICIES, n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        raise UnknownSubjectError(
+            f"There is no policy '{name}'.", remedy=f"{hint}Name one of: {', '.join(POLICIES)}."
+        )
+
+
+def compare_file(
+    path: Path | str, *, policies: Iterable[str], seed: int | None = None
+) -> dict[str, Any]:
+    """Play a scenario file under several policies (``all`` = each that there is).
+
+    Returns:
+        ``{"scenario": path, "results": [...]}``, each result as ``simulate_file`` gives it.
+
+    Raises:
+        FileFormatError: the scenario is wrong.
+        UnknownSubjectError: there is no such policy.
+    """
+    named = [one for name in policies for one in (POLICIES if name == ALL else [name])]
+    for name in named:
+        _check_policy(name)
+    scenario = _scenario(path, seed=seed)
+    results = [report(simulate(scenario, policy=name)) for name in dict.fromkeys(named)]
+    return {"scenario": str(path), "results": results}
+
+
+def _scenario(path: Path | str, *, seed: int | None) -> Scenario:
+    scenario = load_scenario(Path(path))
+    return scenario if seed is None else replace(scenario, seed=seed)
 
 
 def simulate_file(
@@ -41,6 +78,7 @@ def simulate_file(
     seed: int | None = None,
     jobs_out: Path | str | None = None,
     ledger: str | None = None,
+    job_bounds: bool = False,
 ) -> dict[str, Any]:
     """Play a scenario file; give what ``lowtide simulate --json`` prints.
 
@@ -50,6 +88,7 @@ def simulate_file(
         seed: instead of the file's.
         jobs_out: a CSV file to write, one row per job.
         ledger: URL of a new database that keeps journal, rows and ledger.
+        job_bounds: bound each job by itself also where there are many and it takes minutes.
 
     Raises:
         FileFormatError: the scenario is wrong, or ``jobs_out`` cannot be written.
@@ -57,15 +96,14 @@ def simulate_file(
         ConflictError: the database is not empty.
         UnreachableError: the database cannot be opened.
     """
-    scenario = load_scenario(Path(path))
-    if seed is not None:
-        scenario = replace(scenario, seed=seed)
+    scenario = _scenario(path, seed=seed)
     store = _store(ledger) if ledger else None
     try:
         result = simulate(scenario, policy=policy, store=store)
+        floor = lower_bound(result, every=job_bounds)
         if jobs_out is not None:
-            write_rows(Path(jobs_out), job_rows(result))
-        return report(result)
+            write_rows(Path(jobs_out), job_rows(result, floor=floor))
+        return report(result, floor=floor)
     finally:
         if store is not None:
             store.close()

@@ -14,7 +14,7 @@ from jobs.store_open import open_store
 from scheduler.audit_store import audit_store
 from scheduler.scenario import load_scenario
 from scheduler.sim_report import read_journal
-from scheduler.simulator import simulate, simulate_file
+from scheduler.simulator import compare_file, simulate, simulate_file
 from scheduler.spot_policy import POLICIES
 
 pytestmark = pytest.mark.simulation
@@ -146,6 +146,44 @@ def test_a_probe_world_works_too(write: Any) -> None:
     """Only launching tells, and refusals cost their boot."""
     figures = simulate_file(write(observation="probe"))
     assert (figures["unfinished"], figures["deadline_misses"]) == (0, 0)
+
+
+def test_policies_are_compared_on_one_scenario(write: Any) -> None:
+    """Each as it would be alone; `all` names every one; a name given twice counts once."""
+    path = write()
+    found = compare_file(path, policies=["greedy", "all", "greedy"])
+    assert [result["policy"] for result in found["results"]] == [
+        "greedy",
+        *(name for name in POLICIES if name != "greedy"),
+    ]
+    alone = simulate_file(path, policy="greedy")
+    assert found["results"][0]["journal_hash"] == alone["journal_hash"]
+    assert len({result["bound_usd"] for result in found["results"]}) == 1
+    with pytest.raises(UnknownSubjectError, match="Did you mean 'greedy'"):
+        compare_file(path, policies=["gredy"])
+
+
+def test_each_job_is_measured_against_its_own_optimum(write: Any, tmp_path: Path) -> None:
+    """The columns `bound_usd` and `regret`; a job that was not done has none."""
+    jobs = [
+        {"name": "fine", "work_s": 5_400, "deadline_s": 20_000},
+        {"name": "late", "work_s": 600, "deadline_s": 300},
+        {"name": "long", "work_s": 90_000, "markets": ["on-demand"]},
+    ]
+    out = tmp_path / "jobs.csv"
+    simulate_file(write(jobs=jobs, horizon_s=50_000), jobs_out=out)
+    with out.open(newline="") as rows:
+        by_name = {row["name"]: row for row in csv.DictReader(rows)}
+    assert 1 <= float(by_name["fine"]["regret"]) < 4
+    assert float(by_name["fine"]["cost_usd"]) >= float(by_name["fine"]["bound_usd"]) > 0
+    assert by_name["late"]["bound_usd"] == by_name["long"]["bound_usd"] == ""
+
+
+def test_a_world_that_costs_nothing_has_no_regret(write: Any) -> None:
+    """Nothing over nothing is as good as it can be."""
+    window = {"name": "free", "start": "00:00", "end": "24:00", "price_percent": 0}
+    figures = simulate_file(write(price_windows=[window]))
+    assert (figures["cost_usd"], figures["bound_usd"], figures["regret"]) == (0, 0, 1)
 
 
 def test_there_is_a_row_for_each_job(write: Any, tmp_path: Path) -> None:

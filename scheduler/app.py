@@ -236,7 +236,12 @@ def up(
 def _catalog(settings: Settings) -> Catalog:
     flavors = settings.flavors
     prices = PriceBook(FlatPrices(flavors.values()), flavors.values(), settings.windows)
-    return Catalog(flavors=flavors, prices=prices, windows=settings.windows)
+    return Catalog(
+        flavors=flavors,
+        prices=prices,
+        windows=settings.windows,
+        budgets=tuple(budget.budget() for budget in settings.budgets),
+    )
 
 
 def listen(host: str, *, port: int) -> socket.socket:

@@ -112,7 +112,7 @@ class _Spent:
 
 @dataclass(slots=True)
 class _Watch:
-    """A hard budget in its present period."""
+    """A budget in its present period."""
 
     name: str
     job_ids: frozenset[str]
@@ -121,6 +121,8 @@ class _Watch:
     next_limit: int
     from_us: int
     until_us: int
+    hard: bool = True
+    most: int = 0  # that was ever committed of one period
     ceiling: int = 0  # above the limit only after it was lowered below what was committed
     set_us: int = -1
 
@@ -176,6 +178,9 @@ class _Books:
             if job_id is not None and job_id not in watch.job_ids:
                 continue
             committed, later = watch.committed(self.live, at_us)
+            watch.most = max(watch.most, committed)
+            if not watch.hard:
+                continue
             if at_us == watch.set_us:
                 watch.ceiling = max(watch.limit, committed)
             elif committed <= watch.limit:
@@ -195,10 +200,7 @@ class _Books:
             self._watch(name, {"job": e["job_id"]}, limit, limit=limit, span=(0, _NEVER_US))
 
     def _set(self, e: Row) -> None:
-        self.watches.pop(e["budget"], None)
-        terms = e["terms"]
-        if not terms["hard"]:
-            return
+        old, terms = self.watches.get(e["budget"]), e["terms"]
         span = (e["from_us"], _NEVER_US if e["until_us"] is None else e["until_us"])
         repeats = terms["period"] not in {"once", "total"}
         whole: int = terms["limit_usd_nanos"]
@@ -206,7 +208,8 @@ class _Books:
         watch = self._watch(
             e["budget"], dict(terms["owner"]), whole if repeats else 0, limit=limit, span=span
         )
-        watch.set_us = e["at_us"]
+        watch.most = old.most if old is not None else 0
+        watch.hard, watch.set_us = terms["hard"], e["at_us"]
         watch.ceiling = max(limit, watch.committed(self.live, e["at_us"])[0])
 
     def _watch(
@@ -256,10 +259,24 @@ def overspent(
         jobs: rows by id.
         entries: the whole ledger.
     """
-    if not any(e["kind"] in HANDLERS or e.get("spec", {}).get("budget_usd") for e in events):
-        return
+    yield from _read(events, _Books(jobs, _spent_by_job(entries)))
+
+
+def most_committed(
+    events: Iterable[Row], *, jobs: Mapping[str, Row], entries: Iterable[Row]
+) -> dict[str, int]:
+    """Give the most that was spent and reserved of one period, by budget; as ``overspent``."""
     books = _Books(jobs, _spent_by_job(entries))
-    for event in events:
+    for _ in _read(events, books):
+        pass
+    return {name: watch.most for name, watch in books.watches.items()}
+
+
+def _read(events: Iterable[Row], books: _Books) -> Iterator[tuple[str, str]]:
+    listed = list(events)
+    if not any(e["kind"] in HANDLERS or e.get("spec", {}).get("budget_usd") for e in listed):
+        return
+    for event in listed:
         yield from books.tell(event)
     yield from books.check(_NEVER_US - 1)
 

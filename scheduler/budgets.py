@@ -198,7 +198,7 @@ def _sentence(obstacle: Obstacle, job: JobRow) -> str:
                 row,
                 need=need,
                 per_hour=not job.work_ms,
-                left=purse.view.left_usd_nanos,
+                left=purse.left,
                 held_percent=row.crossed_percent if obstacle.want is Want.THRESHOLD else None,
                 more_us=obstacle.wakes_us,
                 claimant=purse.claimant,

@@ -13,15 +13,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from cluster.flavors import Flavor
 from cluster.prices import StepSeries
+from jobs.budget import Budget
 from jobs.durations import US_PER_S, to_us
 from jobs.errors import FileFormatError
 from jobs.spec import JobSpec, Market
+from scheduler.budget_settings import twice
 from scheduler.scenario_files import parse_json, read_table, read_text
 from scheduler.scenario_models import (
     FlavorIn,
@@ -70,7 +71,7 @@ class Scenario:
     capacities: tuple[Capacity, ...]
     arrivals: tuple[Arrival, ...]
     windows: tuple[PriceWindow, ...] = ()
-    budgets: tuple[Mapping[str, Any], ...] = ()
+    budgets: tuple[Budget, ...] = ()
     egress_nanos_per_gb: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
@@ -135,7 +136,7 @@ def _build(model: ScenarioIn, *, folder: Path) -> Scenario:
         windows=tuple(
             window for given in model.price_windows for window in given.windows(model.holidays)
         ),
-        budgets=model.budgets,
+        budgets=tuple(budget.budget() for budget in model.budgets),
         egress_nanos_per_gb={
             (source, target): nanos(usd)
             for source, targets in model.egress_usd_per_gb.items()
@@ -276,3 +277,10 @@ def _check_names(model: ScenarioIn, *, text: str, source: str) -> None:
     for found in problems(model.price_windows, flavors=flavors, holidays=model.holidays):
         at = ("price_windows", found.index, found.field)
         raise _document(text, source=source).error(at, found.cause, remedy=found.remedy)
+    double = twice(model.budgets)
+    if double is not None:
+        raise _document(text, source=source).error(
+            ("budgets", double[0]),
+            f"there are two budgets called '{double[1]}'",
+            remedy="Give one of them another `name`.",
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AwareDatetime,
@@ -21,6 +21,7 @@ from pydantic import (
 from cluster.flavors import Flavor
 from jobs.errors import FileFormatError
 from jobs.spec import NANOS_PER_USD, JobSpec, Market, Name
+from scheduler.budget_settings import BudgetSettings
 from scheduler.scenario_files import as_prices, own_step_s, read_series
 from scheduler.window_settings import Holidays, WindowSettings
 
@@ -48,6 +49,13 @@ def _ms(seconds: Decimal) -> int:
 def _names(value: object) -> object:
     """Let a CSV cell hold several names: ``spot;reserved``."""
     return tuple(value.split(";")) if isinstance(value, str) else value
+
+
+def _pairs(value: object) -> object:
+    """Let a CSV cell hold tags: ``product=search;model=ranker``."""
+    if not isinstance(value, str):
+        return value
+    return dict(pair.partition("=")[::2] for pair in value.split(";") if pair)
 
 
 def _file_or_value(value: object) -> str:
@@ -168,6 +176,8 @@ class JobIn(_Strict):
     markets: Annotated[tuple[Market, ...], BeforeValidator(_names)] = ()
     accelerators: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     regions: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    budget_usd: Annotated[Decimal, Field(gt=0, le=10**9)] | None = None
+    tags: Annotated[Mapping[str, str], BeforeValidator(_pairs)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fraction(self) -> Self:
@@ -195,6 +205,8 @@ class JobIn(_Strict):
             checkpoint_gb=self.checkpoint_gb,
             team=self.team,
             priority=self.priority,
+            budget_usd=self.budget_usd,
+            tags=self.tags,
         )
 
 
@@ -221,4 +233,4 @@ class ScenarioIn(_Strict):
     jobs: Jobs
     price_windows: tuple[WindowIn, ...] = ()
     holidays: Holidays = Field(default_factory=dict)
-    budgets: tuple[Mapping[str, Any], ...] = ()
+    budgets: tuple[BudgetSettings, ...] = ()

@@ -27,6 +27,7 @@ from cluster.flavors import Flavor
 from jobs.durations import DurationMs
 from jobs.errors import FileFormatError
 from jobs.spec import NANOS_PER_USD, Market, Name
+from scheduler.budget_settings import BudgetSettings, twice
 from scheduler.snapshot import PolicySettings
 from scheduler.window_settings import Holidays, Price, WindowSettings, problems
 from scheduler.windows import PriceWindow
@@ -105,6 +106,7 @@ class Settings(_Strict):
 
     clusters: tuple[ClusterSettings, ...] = Field(min_length=1)
     price_windows: tuple[WindowSettings, ...] = ()
+    budgets: tuple[BudgetSettings, ...] = ()
     holidays: Holidays = Field(default_factory=dict)
     storage: str = ""
     database: str = ""
@@ -236,6 +238,7 @@ def _known_fields(loc: tuple[int | str, ...]) -> list[str]:
         ("clusters",): ClusterSettings,
         ("clusters", "flavors"): FlavorSettings,
         ("price_windows",): WindowSettings,
+        ("budgets",): BudgetSettings,
     }
     return list(models.get(tuple(names), Settings).model_fields)
 
@@ -263,6 +266,13 @@ def _check_names(settings: Settings, *, document: Document) -> None:
     ):
         where = ("price_windows", found.index, found.field)
         raise document.error(where, found.cause, remedy=found.remedy)
+    double = twice(settings.budgets)
+    if double is not None:
+        raise document.error(
+            ("budgets", double[0]),
+            f"there are two budgets called '{double[1]}'",
+            remedy="Give one of them another `name`.",
+        )
 
 
 def _once(

@@ -17,6 +17,7 @@ from jobs.ledger.split import US_PER_HOUR
 from jobs.rows import AttemptRow, JobRow
 from jobs.spec import NANOS_PER_USD
 from jobs.states import JobState
+from scheduler.budget_report import budget_rows
 from scheduler.sim_bound import Floor, lower_bound
 from scheduler.sim_unmet import missed, unmet
 from scheduler.simulation import Result
@@ -85,7 +86,8 @@ def report(result: Result, *, floor: Floor | None = None) -> Row:
         "decisions": decisions,
         "per_team": _per_team(result, sums),
         "unmet": unmet(result),
-        "not_applied": ["budgets"] if result.scenario.budgets else [],
+        "budgets": budget_rows(result),
+        "not_applied": [],
         "journal_hash": journal_hash,
     }
 

@@ -129,7 +129,13 @@ class Simulation:
             mailbox=self.mailbox,
             clock=self.clock,
             ids=self.ids,
-            catalog=Catalog(flavors=world.flavors, prices=self.book, windows=world.windows),
+            catalog=Catalog(
+                flavors=world.flavors,
+                prices=self.book,
+                windows=world.windows,
+                budgets=world.budgets,
+                egress_nanos_per_gb=world.egress_nanos_per_gb,
+            ),
             settings=self.settings,
             holder="simulator",
         )

@@ -83,6 +83,8 @@ Day = Annotated[int, BeforeValidator(_day)]
 """A day of the week by its English name; Monday = 0."""
 TimeOfDay = Annotated[int, BeforeValidator(_seconds_of_day)]
 """``HH:MM`` or ``HH:MM:SS`` as seconds after local midnight; ``24:00`` ends a day."""
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+"""A name of the time zone database."""
 Holidays = Mapping[str, tuple[Annotated[str, BeforeValidator(_date)], ...]]
 """Named lists of dates; a date is that of a window's own time zone."""
 Hours = Annotated[tuple[Price, ...], Field(min_length=24, max_length=24)]
@@ -101,7 +103,7 @@ class WindowSettings(BaseModel):
     days: tuple[Day, ...] = Field(default=(0, 1, 2, 3, 4, 5, 6), min_length=1)
     start: TimeOfDay = 0
     end: TimeOfDay = _DAY_S
-    time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    time_zone: TimeZone = "UTC"
     only_on: tuple[Annotated[str, BeforeValidator(str)], ...] = Field(
         default=(), description="dates, or names from `holidays`: open on these days alone"
     )

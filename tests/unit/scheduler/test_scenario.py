@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.budget import Period
 from jobs.durations import US_PER_S
 from jobs.errors import FileFormatError
 from jobs.spec import Market
@@ -94,9 +95,9 @@ def test_every_field_of_the_format_is_read(folder: Path) -> None:
     assert spot.flavor.list_usd_nanos_per_hour == sure.flavor.usd_nanos_per_hour == 3_060_000_000
     assert (sure.limits.values, sure.prices) == ((16,), None)
     assert scenario.egress_nanos_per_gb == {("us-east-1", "us-west-2"): 20_000_000}
-    assert [dict(budget) for budget in scenario.budgets] == [
-        {"team": "ads", "limit_usd": 500, "period": "month"}
-    ]
+    (budget,) = scenario.budgets
+    assert (budget.name, budget.owner) == ("ads-month", (("team", "ads"),))
+    assert (budget.limit_usd_nanos, budget.period) == (500_000_000_000, Period.MONTH)
     (night,) = scenario.windows
     assert (night.days, night.start_s, night.end_s) == ((0, 4), 79_200, 21_600)
     assert (night.price_percent, night.markets) == (60, ("spot",))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs import budget_events as budgets
+from jobs import schedule_events as schedules
 from jobs.quotes import Quoted
 from jobs.reasons import Reason
 from jobs.spec import JobSpec
@@ -330,6 +331,7 @@ Event = (
     | budgets.BudgetRemoved
     | budgets.BudgetRolled
     | budgets.BudgetCrossed
+    | schedules.ScheduleEvent
 )
 
 

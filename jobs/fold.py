@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from jobs import budget_fold
+from jobs import budget_fold, schedule_fold
 from jobs import events as ev
 from jobs.reasons import Reason
 from jobs.rows import KEPT_LEVELS, AttemptRow, FlavorRow, JobRow, LeaseRow, NodeRow, RestorePoint
@@ -395,4 +395,5 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     ev.FlavorLimited: _on_limited,
     ev.LaunchBackedOff: _on_backed_off,
     **budget_fold.HANDLERS,
+    **schedule_fold.HANDLERS,
 }

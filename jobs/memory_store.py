@@ -19,6 +19,7 @@ from jobs.codec import encode
 from jobs.events import Record
 from jobs.hash_chain import GENESIS, Link, next_hash
 from jobs.ledger.entries import Entry, EntryKind
+from jobs.recurrence import ScheduleRow
 from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.state import State
 from jobs.states import JobState, NodeState
@@ -78,6 +79,7 @@ class MemoryStore:
             "nodes": {},
             "flavors": {},
             "budgets": {},
+            "schedules": {},
         }
         self._journal: list[Record] = []
         self._by_subject: dict[str, list[Record]] = {}
@@ -153,6 +155,7 @@ class MemoryStore:
                 nodes=self._rows["nodes"].values(),
                 flavors=self._rows["flavors"].values(),
                 budgets=self._rows["budgets"].values(),
+                schedules=self._rows["schedules"].values(),
                 seq=len(self._journal),
             )
 
@@ -261,6 +264,14 @@ class MemoryStore:
                 row for row in self._table("budgets").values() if row.removed_us is None
             ]
         return sorted(rows, key=attrgetter("name"))
+
+    def schedules(self) -> list[ScheduleRow]:
+        """Give the schedules that were not removed, by id."""
+        with self._lock:
+            rows: list[ScheduleRow] = [
+                row for row in self._table("schedules").values() if row.removed_us is None
+            ]
+        return sorted(rows, key=attrgetter("id"))
 
     def _table(self, name: str) -> dict[str, Any]:
         return self._rows[name]

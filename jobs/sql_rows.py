@@ -12,6 +12,7 @@ from jobs.events import Event, Record
 from jobs.hash_chain import next_hash
 from jobs.ledger.accounts import split_attempt_account
 from jobs.ledger.entries import Entry, Posting
+from jobs.recurrence import ScheduleRow
 from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 
 Columns = dict[str, Any]
@@ -24,6 +25,7 @@ KINDS: dict[str, type] = {
     "nodes": NodeRow,
     "flavors": FlavorRow,
     "budgets": BudgetRow,
+    "schedules": ScheduleRow,
 }
 """What each table of the present holds."""
 
@@ -44,6 +46,7 @@ _EXTRA: dict[str, Callable[[Any], Columns]] = {
     "nodes": lambda row: {"state": row.state.value, "requested_us": row.requested_us},
     "flavors": lambda _row: {},
     "budgets": lambda _row: {},
+    "schedules": lambda _row: {},
 }
 
 

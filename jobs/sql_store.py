@@ -16,6 +16,7 @@ from jobs import sql_tables as t
 from jobs.events import Record
 from jobs.hash_chain import Link
 from jobs.ledger.entries import Entry, EntryKind
+from jobs.recurrence import ScheduleRow
 from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.sql_engine import reading, writing
 from jobs.sql_rows import read_entry, read_record, read_row, without_nul
@@ -206,6 +207,13 @@ class SqlStore:
         """Give the budgets that hold, by name."""
         rows: list[BudgetRow] = self._rows(
             "budgets", select(t.budgets.c.body).order_by(t.budgets.c.id)
+        )
+        return [row for row in rows if row.removed_us is None]
+
+    def schedules(self) -> list[ScheduleRow]:
+        """Give the schedules that were not removed, by id."""
+        rows: list[ScheduleRow] = self._rows(
+            "schedules", select(t.schedules.c.body).order_by(t.schedules.c.id)
         )
         return [row for row in rows if row.removed_us is None]
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision under ``jobs/migrations/versions`` (a test holds it to that)."""
 
 APPEND_ONLY = {
@@ -72,6 +72,7 @@ nodes = _present(
 )
 flavors = _present("flavors")
 budgets = _present("budgets")
+schedules = _present("schedules")
 
 submit_keys = Table(
     "submit_keys", metadata, Column("key", Text, primary_key=True), _column("job_id")
@@ -149,4 +150,6 @@ log_chunks = Table(
     _column("data", LargeBinary),
 )
 
-PRESENT = {table.name: table for table in (jobs, attempts, leases, nodes, flavors, budgets)}
+PRESENT = {
+    table.name: table for table in (jobs, attempts, leases, nodes, flavors, budgets, schedules)
+}

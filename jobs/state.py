@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from jobs.recurrence import ScheduleRow
 from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.states import JobState, NodeState
 
@@ -26,6 +27,7 @@ class State:
         self.nodes: dict[str, NodeRow] = {}
         self.flavors: dict[str, FlavorRow] = {}
         self.budgets: dict[str, BudgetRow] = {}  # removed ones, too
+        self.schedules: dict[str, ScheduleRow] = {}  # removed ones, too
         self.queued: dict[str, None] = {}  # insertion-ordered id sets
         self.live_attempts: dict[str, None] = {}
         self.live_nodes: dict[str, None] = {}
@@ -43,6 +45,7 @@ class State:
         nodes: Iterable[NodeRow],
         flavors: Iterable[FlavorRow],
         budgets: Iterable[BudgetRow] = (),
+        schedules: Iterable[ScheduleRow] = (),
         seq: int,
     ) -> State:
         """Load rows that a store kept; ``seq`` is that of its last record."""
@@ -60,6 +63,8 @@ class State:
             state.put_flavor(flavor)
         for budget in budgets:
             state.put_budget(budget)
+        for schedule in schedules:
+            state.put_schedule(schedule)
         state._changed.clear()
         return state
 
@@ -129,6 +134,11 @@ class State:
         """Keep a budget's row."""
         self.budgets[row.name] = row
         self._changed["budgets", row.name] = None
+
+    def put_schedule(self, row: ScheduleRow) -> None:
+        """Keep a schedule's row."""
+        self.schedules[row.id] = row
+        self._changed["schedules", row.id] = None
 
     @property
     def open_budgets(self) -> list[BudgetRow]:

@@ -14,6 +14,7 @@ from jobs.errors import FencedError
 from jobs.events import JobSubmitted, Record
 from jobs.hash_chain import Link
 from jobs.ledger.entries import Entry
+from jobs.recurrence import ScheduleRow
 from jobs.rows import AttemptRow, BudgetRow, FlavorRow, JobRow, LeaseRow, NodeRow
 from jobs.state import State
 from jobs.states import JobState
@@ -156,6 +157,9 @@ class JobStore(Protocol):
 
     def budgets(self) -> list[BudgetRow]:
         """Give the budgets that hold, by name."""
+
+    def schedules(self) -> list[ScheduleRow]:
+        """Give the schedules that were not removed, by id."""
 
     def append_log(self, attempt_id: str, *, rank: int, offset: int, data: bytes) -> int:
         """Keep output of one rank at a byte offset; overlap with what is there is ignored.

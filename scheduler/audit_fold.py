@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from scheduler import audit_budgets
+from scheduler import audit_budgets, audit_schedules
 from scheduler.audit_rows import Row, catch_up, new_attempt, new_job
 
 Told = Iterator[str]  # what is wrong, one sentence each
@@ -63,6 +63,7 @@ class Fold:
             "nodes": {},
             "flavors": {},
             "budgets": {},
+            "schedules": {},
         }
         self.prices: dict[str, list[tuple[int, int, int]]] = {}  # (from, paid, listed) by flavor
         self.open: dict[str, dict[str, None]] = {}  # node -> open leases
@@ -77,7 +78,10 @@ class Fold:
         event = record["event"]
         if event["kind"] in audit_budgets.WATCHED:
             self.money.append(event)
-        handler = _HANDLERS.get(event["kind"]) or audit_budgets.handler(event["kind"])
+        kind = event["kind"]
+        handler = (
+            _HANDLERS.get(kind) or audit_budgets.handler(kind) or audit_schedules.handler(kind)
+        )
         if handler is None:
             yield f"unknown kind of event {event['kind']!r}"
             return

@@ -15,7 +15,7 @@ from scheduler.audit import Books, Finding, audit, audit_state
 from scheduler.audit_fold import Fold
 
 _TRIES = 5
-_TABLES = ("jobs", "attempts", "leases", "nodes", "flavors", "budgets")
+_TABLES = ("jobs", "attempts", "leases", "nodes", "flavors", "budgets", "schedules")
 
 
 def audit_store(store: JobStore) -> list[Finding]:

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.inbox import Inbox
 from jobs.budget import BudgetChanges
 from jobs.quotes import Quoted
+from jobs.recurrence import ScheduleSpec
 from jobs.spec import JobSpec
 
 
@@ -93,6 +94,33 @@ class ApplyBudgets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MakeSchedule:
+    """Submit a job again and again. With ``dry_run`` it is only checked."""
+
+    spec: ScheduleSpec
+    owner: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldSchedule:
+    """Let a schedule pause, or go on."""
+
+    schedule_id: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveSchedule:
+    """End a schedule; jobs of earlier occurrences go on."""
+
+    schedule_id: str
+
+
+ScheduleCommand = MakeSchedule | HoldSchedule | RemoveSchedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Barrier:
     """Nothing but the promise that all that was posted before is committed."""
 
@@ -107,6 +135,7 @@ Command = (
     | Cordon
     | KeepQuote
     | ApplyBudgets
+    | ScheduleCommand
     | Barrier
 )
 

@@ -8,7 +8,7 @@ follow from rows, so a crash in between loses nothing: ``start`` issues every op
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from checkpointing.hazard_posterior import Risk
 from cluster.driver import ClusterDriver
 from cluster.inbox import Inbox
 from cluster.intents import Intent
+from jobs import events as ev
 from jobs.arrays import members
 from jobs.durations import US_PER_MS, US_PER_S
 from jobs.errors import FencedError, LowtideError
@@ -41,8 +42,9 @@ from scheduler.observe import next_price_us, observe
 from scheduler.open_intents import OpenIntents
 from scheduler.plan import Plan
 from scheduler.reconcile import reconcile
-from scheduler.recorder import Recorder
+from scheduler.recorder import Recorder, subject_of
 from scheduler.risk import risk_of, risks_of
+from scheduler.schedule_desk import ScheduleDesk, schedule_view
 from scheduler.snapshot import PolicySettings, Snapshot
 
 LEADER_TTL_US = 10 * US_PER_S
@@ -155,6 +157,8 @@ class Controller:
         self._configure_budgets(now_us)
         answers = self._take_commands(now_us)
         self._take_notices()
+        for event in self._occurrences(now_us):
+            self._recorder.emit(event, cause="schedule")
         for event in upkeep(self._state, now_us=now_us):
             self._recorder.emit(event, cause="upkeep")
         for crossed in list(self._desk.crossings(now_us)):
@@ -189,6 +193,7 @@ class Controller:
         self._enactor = Enactor(state, self._catalog, self._ids)
         self._open = OpenIntents(self._risk_of)
         self._desk = BudgetDesk(state, self._meter)
+        self._schedules = ScheduleDesk(state, self._ids)
         self._configured = False
 
     def _risk_of(self, state: State, attempt: AttemptRow) -> Risk | None:
@@ -215,6 +220,11 @@ class Controller:
         if epoch != self._epoch:
             raise FencedError("Another server leads now.", remedy="Nothing to do: it carries on.")
         self._renewed_us = now_us
+
+    def _occurrences(self, now_us: int) -> Iterator[ev.Event]:
+        due_us = self._schedules.next_due_us()
+        if due_us is not None and due_us <= now_us:
+            yield from self._schedules.due(self._snapshot(now_us))
 
     def _take_notices(self) -> None:
         # In the order of arrival: clocks of senders differ, and a commit that seems to come
@@ -243,6 +253,8 @@ class Controller:
             return self._submit(command, future, keys, now_us)
         if isinstance(command, cmd.ApplyBudgets):
             return self._apply_budgets(command, future, now_us)
+        if isinstance(command, cmd.ScheduleCommand):
+            return self._schedule(command, future, now_us)
         for event in list(self._enactor.command(command, now_us=now_us)):
             self._recorder.emit(event, cause=f"command:{type(command).__name__.lower()}")
         named = getattr(command, "job_id", "")
@@ -253,6 +265,17 @@ class Controller:
             node_id=getattr(command, "node_id", ""),
             many=bool(rows) and rows[0].id != named,  # an array
         )
+
+    def _schedule(self, command: cmd.ScheduleCommand, future: Future[Any], now_us: int) -> _Answer:
+        if isinstance(command, cmd.MakeSchedule) and command.dry_run:
+            trial = self._schedules.trial(command.spec, now_us=now_us)
+            return _Answer(future, data=schedule_view(trial, now_us=now_us))
+        schedule_id = getattr(command, "schedule_id", "")
+        for event in list(self._schedules.command(command, now_us=now_us)):
+            self._recorder.emit(event, cause=f"command:{type(command).__name__.lower()}")
+            schedule_id = subject_of(event)
+        row = self._state.schedules[schedule_id]
+        return _Answer(future, data=schedule_view(row, now_us=now_us))
 
     def _submit(
         self,
@@ -348,6 +371,7 @@ class Controller:
             plan.wake_at_us,
             next_price_us(self._state, self._catalog, now_us=now_us),
             next_upkeep_us(self._state, self._state.live_attempts),
+            self._schedules.next_due_us(),
         )
         first = min((wake for wake in wakes if wake is not None), default=None)
         return None if first is None else max(first, now_us + US_PER_MS)

@@ -68,9 +68,11 @@ def read(command: SubmitAll, *, jobs: Mapping[str, JobRow], ids: IdSource) -> li
 
 
 def submissions(
-    asked: Iterable[Asked], command: SubmitAll, *, now_us: int
+    asked: Iterable[Asked], command: SubmitAll, *, now_us: int, from_us: int | None = None
 ) -> Iterator[ev.JobSubmitted]:
     """Give the events that accept the jobs; the first carries the idempotency key.
+
+    Deadlines that are durations count from ``from_us`` (default: now).
 
     Raises:
         SpecError: an element of an array would not be a valid job.
@@ -84,7 +86,7 @@ def submissions(
             job_id=job_id,
             spec=spec,
             owner=command.owner,
-            deadline_us=spec.deadline_us(submitted_us=now_us),
+            deadline_us=spec.deadline_us(submitted_us=now_us if from_us is None else from_us),
             idempotency_key=key,
             array=place,
             group=group,

@@ -15,6 +15,7 @@ from jobs.budget_events import (
 )
 from jobs.fold import apply
 from jobs.ledger.entries import Entry
+from jobs.schedule_events import OccurrenceDue, ScheduleHeld, ScheduleMade, ScheduleRemoved
 from jobs.state import State
 from jobs.store import Batch
 from scheduler.metering import Meter
@@ -86,7 +87,16 @@ class Recorder:
                 return self._nodes_us(tuple(self._nodes_of_flavor(event.flavor)))
             case BudgetSet() | BudgetRemoved() | BudgetRolled() | BudgetCrossed():
                 return self._nodes_us(tuple(self.state.live_nodes))
-            case ev.NodeRequested() | ev.FlavorLimited() | ev.LaunchBackedOff() | ev.JobSubmitted():
+            case (
+                ev.NodeRequested()
+                | ev.FlavorLimited()
+                | ev.LaunchBackedOff()
+                | ev.JobSubmitted()
+                | ScheduleMade()
+                | ScheduleHeld()
+                | ScheduleRemoved()
+                | OccurrenceDue()
+            ):
                 return 0
             case ev.NodeBooting() | ev.NodeReady():  # billing never begins before its price
                 priced_us = self.state.flavors[self.state.nodes[event.node_id].flavor].priced_us
@@ -120,8 +130,8 @@ class Recorder:
 
 
 def subject_of(event: ev.Event) -> str:
-    """Name what an event is about: the attempt, else the job, node, flavor or budget."""
-    for field in ("attempt_id", "job_id", "node_id", "flavor", "budget"):
+    """Name what an event is about: the attempt, else the job, node, flavor, budget or schedule."""
+    for field in ("attempt_id", "job_id", "node_id", "flavor", "budget", "schedule_id"):
         subject = getattr(event, field, None)
         if subject is not None:
             return str(subject)

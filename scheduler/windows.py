@@ -120,11 +120,11 @@ def _span(window: PriceWindow, day: int) -> tuple[int, int] | None:
         return None
     last = local if window.end_s > window.start_s else local + timedelta(days=1)
     zone = ZoneInfo(window.time_zone)
-    start = _instant_us(local, window.start_s, zone=zone, fold=0)
-    return start, _instant_us(last, window.end_s, zone=zone, fold=1)
+    start = instant_us(local, window.start_s, zone=zone, fold=0)
+    return start, instant_us(last, window.end_s, zone=zone, fold=1)
 
 
-def _instant_us(day: date, second: int, *, zone: ZoneInfo, fold: int) -> int:
+def instant_us(day: date, second: int, *, zone: ZoneInfo, fold: int) -> int:
     """Turn a wall-clock time into an instant; a time that does not exist is the change itself."""
     naive = datetime(day.year, day.month, day.day) + timedelta(seconds=second)  # noqa: DTZ001
     local = naive.replace(tzinfo=zone, fold=fold)

@@ -20,7 +20,8 @@ from typing import Any, Self
 from jobs.archive import Archive, pack
 from jobs.array_handle import Array
 from jobs.errors import SpecError, UnknownSubjectError
-from jobs.handle import Job
+from jobs.handle import Job, decoded
+from jobs.quotes import Quote
 from jobs.spec import JobSpec, parse_spec
 from jobs.transport import Transport
 
@@ -184,6 +185,19 @@ class Client:
         )
         return answer
 
+    def quote(self, spec: JobSpec | Mapping[str, Any], *, curve: bool = True) -> Quote:
+        """Ask what a spec would cost, when it would end and how sure that is; nothing is stored.
+
+        With ``curve``, for other deadlines and for a start at once as well.
+
+        Raises:
+            SpecError, InfeasibleError: what ``submit`` would raise.
+        """
+        params = {"curve": "true" if curve else "false"}
+        body = _body(_as_spec(spec))
+        told = self.transport.json("POST", "/v1/quotes", params=params, body=body)
+        return decoded(told, into=Quote)  # type: ignore[no-any-return]
+
     def enqueue(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
         """Queue a spec whose code is uploaded already."""
         key = idempotency_key or secrets.token_hex(16)  # noqa: TID251 - made on a user's machine
@@ -270,6 +284,10 @@ class Client:
     def events(self, job_id: str) -> dict[str, Any]:
         """Give a job's part of the journal."""
         return self._object(f"/v1/jobs/{_segment(job_id)}/events")
+
+    def about(self, job_id: str, part: str) -> dict[str, Any]:
+        """Give the ``quote`` of a job's submission beside what came, or ``explain`` it."""
+        return self._object(f"/v1/jobs/{_segment(job_id)}/{part}")
 
     # ------------------------------------------------------- money and capacity
 

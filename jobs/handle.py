@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from jobs.codec import from_data
 from jobs.errors import LowtideError, UnknownSubjectError
+from jobs.quotes import Quoted
 from jobs.rows import AttemptRow, JobRow
 from jobs.states import JOB_ENDS, JobState
 
@@ -43,7 +44,7 @@ class LogChunk:
 
 
 class Job:
-    """A job on the server. What changes is asked for anew: ``state``, ``cost``, ``explain``."""
+    """A job on the server. What changes is asked for anew: ``state``, ``cost``, ``explain()``."""
 
     def __init__(self, client: Client, data: dict[str, Any]) -> None:
         """Keep the row as the server gave it; ``Client`` makes these."""
@@ -79,10 +80,17 @@ class Job:
         return self.data["state"] in JOB_ENDS
 
     @property
-    def explain(self) -> str:
-        """Why the job is as it is, in one sentence."""
-        data = self.refresh().data
-        return f"{data['reason']}: {data['sentence']}" if data["sentence"] else data["reason"]
+    def quote(self) -> Quoted | None:
+        """What it was quoted at its submission; None without a quote (yet)."""
+        data = self._client.about(self.id, "quote")["quoted"]
+        return None if data is None else decoded(data, into=Quoted)
+
+    def explain(self) -> dict[str, Any]:
+        """Why the job is as it is: reason, sentence, place in the queue, what else there is for it.
+
+        ``releases`` names what would let a waiting job start, with the money that each costs.
+        """
+        return self._client.about(self.id, "explain")
 
     @property
     def cost(self) -> dict[str, Any]:

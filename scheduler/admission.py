@@ -132,6 +132,11 @@ def _too_big(spec: JobSpec, offers: list[Offer]) -> InfeasibleError:
     )
 
 
+def obstacles(spec: JobSpec, offer: Offer) -> list[str]:
+    """Say what keeps a job off a flavor: size, limit, its own rules; nothing if it may go there."""
+    return [*_sizes(spec, offer), *_rules(spec, offer.flavor)]
+
+
 def _sizes(spec: JobSpec, offer: Offer) -> list[str]:
     """Name what is too big for the flavor."""
     flavor = offer.flavor

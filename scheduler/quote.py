@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from jobs.durations import US_PER_MS
-from jobs.quotes import Quoted
+from jobs.quotes import Quote, Quoted, QuotedWay
 from jobs.spec import JobSpec
 from scheduler.admission import check_admissible
 from scheduler.market import MS_PER_HOUR, Market
@@ -19,6 +19,7 @@ from scheduler.quote_draws import key_of
 from scheduler.quote_sky import Sky
 from scheduler.quote_stage import Stage, newcomer
 from scheduler.quote_walk import Outcome, Walk
+from scheduler.quote_words import notes
 from scheduler.snapshot import PolicySettings, Snapshot
 from scheduler.survival import US_PER_HOUR
 
@@ -41,29 +42,6 @@ OURS = PolicySettings().name
 _LONGEST_US = 60 * 24 * US_PER_HOUR
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """One way to have the job done, and what it would come to."""
-
-    name: str
-    deadline_us: int | None
-    quoted: Quoted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quote:
-    """The answer for a spec, and for other ways to ask."""
-
-    spec: JobSpec
-    deadline_us: int | None
-    quoted: Quoted
-    flavors: tuple[tuple[str, int], ...]  # where the futures start, per mille of them
-    evictions_mean: float
-    ahead: int  # jobs that go before it
-    ways: tuple[Choice, ...] = ()  # start at once; on sure capacity only
-    curve: tuple[Choice, ...] = ()  # by deadline, ascending; None = no deadline
-
-
 def quote(snapshot: Snapshot, spec: JobSpec, *, others: bool = True) -> Quote:
     """Quote a spec; ``others`` asks for the other ways and the cost-deadline curve too.
 
@@ -79,15 +57,18 @@ def quote(snapshot: Snapshot, spec: JobSpec, *, others: bool = True) -> Quote:
         now_us=snapshot.now_us,
         settings=snapshot.settings,
     )
-    asked = spec if spec.work else _an_hour(spec)
+    asked = _alone(spec)
     outcomes, stage = _outcomes(snapshot, asked, effort=THOROUGH)
+    quoted = _quoted(outcomes, snapshot, stage, per_hour=not spec.work)
     return Quote(
-        spec=spec,
-        deadline_us=stage.job.deadline_us,
-        quoted=_quoted(outcomes, snapshot, stage, per_hour=not spec.work),
-        flavors=_starts(outcomes),
-        evictions_mean=sum(one.evictions for one in outcomes) / len(outcomes),
+        name=spec.label,
+        deadline_us=spec.deadline_us(submitted_us=snapshot.now_us),
+        budget_usd_nanos=spec.budget_nanos,
+        quoted=quoted,
+        starts_permille=_starts(outcomes),
+        evictions_permille=1_000 * sum(one.evictions for one in outcomes) // len(outcomes),
         ahead=len(stage.crowd.ahead),
+        notes=tuple(notes(spec, quoted, stuck=outcomes[-1].reason)),
         ways=_ways(snapshot, asked) if others else (),
         curve=_curve(snapshot, asked) if others and spec.work else (),
     )
@@ -115,8 +96,12 @@ def percentile(values: Iterable[int | None], permille: int) -> int | None:
     return first + (0 if second is None else (second - first) * part // 1_000)
 
 
-def _an_hour(spec: JobSpec) -> JobSpec:
-    return spec.model_copy(update={"work": MS_PER_HOUR, "deadline": None})
+def _alone(spec: JobSpec) -> JobSpec:
+    """Give one job of it that waits for nobody; for an hour of work where none is estimated."""
+    given: dict[str, object] = {"after": (), "array": None, "max_parallel": None}
+    if not spec.work:
+        given |= {"work": MS_PER_HOUR, "deadline": None}
+    return spec.model_copy(update=given)
 
 
 def _outcomes(
@@ -182,16 +167,16 @@ def _starts(outcomes: Sequence[Outcome]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(shares, key=lambda pair: (-pair[1], pair[0])))
 
 
-def _ways(snapshot: Snapshot, spec: JobSpec) -> tuple[Choice, ...]:
+def _ways(snapshot: Snapshot, spec: JobSpec) -> tuple[QuotedWay, ...]:
     """Quote a start at once, and sure capacity alone."""
     found = []
     for name, policy in (("start now", "spot-now"), ("on-demand now", "on-demand")):
         settings = replace(snapshot.settings, name=policy)
-        found.append(_choice(name, replace(snapshot, settings=settings), spec))
+        found.append(_way(name, replace(snapshot, settings=settings), spec))
     return tuple(found)
 
 
-def _curve(snapshot: Snapshot, spec: JobSpec) -> tuple[Choice, ...]:
+def _curve(snapshot: Snapshot, spec: JobSpec) -> tuple[QuotedWay, ...]:
     """Quote other deadlines, the asked one among them, and none at all."""
     now_us = snapshot.now_us
     soonest_us = earliest_finish_us(snapshot, spec) - now_us
@@ -202,9 +187,9 @@ def _curve(snapshot: Snapshot, spec: JobSpec) -> tuple[Choice, ...]:
     for span_us in sorted(spans):
         given = spec.model_copy(update={"deadline": span_us // US_PER_MS})
         name = "yours" if now_us + span_us == mine_us else "deadline"
-        found.append(_choice(name, snapshot, given, span_us=_shared_span_us(snapshot, soonest_us)))
+        found.append(_way(name, snapshot, given, span_us=_shared_span_us(snapshot, soonest_us)))
     free = spec.model_copy(update={"deadline": None})
-    return (*found, _choice("yours" if mine_us is None else "no deadline", snapshot, free))
+    return (*found, _way("yours" if mine_us is None else "no deadline", snapshot, free))
 
 
 def _shared_span_us(snapshot: Snapshot, soonest_us: int) -> int:
@@ -212,7 +197,7 @@ def _shared_span_us(snapshot: Snapshot, soonest_us: int) -> int:
     return 2 * soonest_us if snapshot.settings.name == OURS else 0
 
 
-def _choice(name: str, snapshot: Snapshot, spec: JobSpec, *, span_us: int = 0) -> Choice:
+def _way(name: str, snapshot: Snapshot, spec: JobSpec, *, span_us: int = 0) -> QuotedWay:
     outcomes, stage = _outcomes(snapshot, spec, effort=ROUGH, span_us=span_us)
     quoted = _quoted(outcomes, snapshot, stage, per_hour=False)
-    return Choice(name=name, deadline_us=stage.job.deadline_us, quoted=quoted)
+    return QuotedWay(name=name, deadline_us=stage.job.deadline_us, quoted=quoted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -64,8 +65,9 @@ def show(job: JobId, as_json: Json = False) -> None:
     """Show one job: attempts, restore point, what comes next."""
     with client() as server:
         detail = server.detail(job)
+        quoted = _quoted(server, job)
     if as_json:
-        print_json(detail)
+        print_json(detail if quoted is None else {**detail, "quote": quoted})
         return
     from jobs.handle import decoded
     from jobs.rows import AttemptRow, JobRow
@@ -82,26 +84,55 @@ def show(job: JobId, as_json: Json = False) -> None:
         out.print(attempts_table(attempts, now_us=_now_us()))
         for line in start_lines(attempts):
             out.print(line, markup=False)
+    for line in _against(quoted) if quoted else ():
+        out.print(line, markup=False)
 
 
 def explain(job: JobId, as_json: Json = False) -> None:
-    """Say why a job waits, or why it is where it is."""
+    """Say why a job waits and what would release it.
+
+    Reason and sentence are those of the last plan; what would release a job was asked of the
+    same decision with one wish changed, and stands there with the money it costs or saves.
+    """
     with client() as server:
-        data = server.job(job).data
+        data = server.about(job, "explain")
     if as_json:
-        print_json(_explanation(data))
+        print_json(data)
         return
-    from jobs.reasons import HELP, Reason
+    from scheduler.cli.explaining import alternatives, lines
 
-    print(f"{data['id']} {data['state']}: {data['reason']}")
-    if data["sentence"]:
-        print(f"  {data['sentence']}")
-    print(f"  ({data['reason']}: {HELP[Reason(data['reason'])]})")
+    for line in lines(data):
+        print(line)
+    if data["alternatives"]:
+        print()
+        console().print(alternatives(data))
 
 
-def _explanation(data: dict[str, Any]) -> dict[str, Any]:
-    fields = ("id", "state", "reason", "sentence", "deadline_us", "restore_point")
-    return {name: data.get(name) for name in fields}
+def _quoted(server: Any, job: str) -> dict[str, Any] | None:  # noqa: ANN401 - imported late
+    """Give quote and outcome so far, None where the server keeps no quotes."""
+    from jobs.errors import UnknownSubjectError
+
+    try:
+        found: dict[str, Any] = server.about(job, "quote")
+    except UnknownSubjectError:
+        return None
+    return found if found["quoted"] is not None else None
+
+
+def _against(found: dict[str, Any]) -> Iterator[str]:
+    """Compare the quote of a job that has ended with what came."""
+    from jobs.handle import decoded
+    from jobs.quotes import Quoted
+    from scheduler.quote_words import against
+
+    actual = found["actual"]
+    if actual["finish_us"] is not None:
+        yield from against(
+            decoded(found["quoted"], into=Quoted),
+            cost_nanos=actual["cost_usd_nanos"],
+            start_us=actual["start_us"],
+            end_us=actual["finish_us"],
+        )
 
 
 def _check_state(state: str | None) -> None:

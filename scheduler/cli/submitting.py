@@ -81,16 +81,32 @@ def submit(
 def _sent(
     server: Client, spec: JobSpec, *, archive: Archive | None, wait: bool, as_json: bool
 ) -> int:
+    quote = _quoted(server, spec, as_json=as_json)
     upload = _upload(server, spec, archive=archive, as_json=as_json)
     job = server.enqueue(spec)
     if not as_json:
         print(f"job {job.id} ({spec.label}) is in the queue", flush=True)
     last = _follow(job, as_json=as_json) if wait else _decision(job)
     if as_json:
-        print_json({"job": job.data, "upload": upload})
+        print_json({"job": job.data, "upload": upload, "quote": quote})
     elif not wait:
         print(f"  {last}\n  follow it: lowtide logs -f {job.id}")
     return FAILED if wait and job.data["state"] != "succeeded" else OK
+
+
+def _quoted(server: Client, spec: JobSpec, *, as_json: bool) -> Any:  # noqa: ANN401 - JSON data
+    """Say what it will cost before anything is spent, and give it as data."""
+    from jobs.codec import to_data
+    from scheduler.cli.quoting import before_submit
+
+    found = before_submit(server, spec)
+    if found is None:
+        return None
+    if not as_json:
+        from scheduler.quote_words import summary
+
+        print("\n".join(summary(found)), flush=True)
+    return to_data(found)
 
 
 def _checked(server: Client, spec: JobSpec, *, archive: Archive | None, as_json: bool) -> int:

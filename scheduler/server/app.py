@@ -6,7 +6,7 @@ import importlib.metadata
 
 from fastapi import Depends, FastAPI
 
-from scheduler.server import agents, code, errors, health, jobs, ledger, logs, nodes
+from scheduler.server import agents, code, errors, health, jobs, ledger, logs, nodes, quotes
 from scheduler.server.auth import Door, described
 from scheduler.server.context import Context
 
@@ -22,7 +22,7 @@ def create_app(context: Context, *, token: str) -> FastAPI:
     )
     app.state.context = context
     guarded = [Depends(described)]
-    for part in (ledger, logs, jobs, nodes, agents, code):
+    for part in (ledger, logs, quotes, jobs, nodes, agents, code):
         app.include_router(part.router, dependencies=guarded)
     app.include_router(health.router)
     errors.install(app)

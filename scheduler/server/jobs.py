@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -22,6 +23,7 @@ from scheduler.commands import Cancel, Pause, Resume, SubmitAll
 from scheduler.server.code import key_of
 from scheduler.server.context import Context, InContext, answer
 from scheduler.server.errors import RequestError
+from scheduler.server.quotes import keeping
 from scheduler.server.strict import StrictRoute
 
 router = APIRouter(route_class=StrictRoute, prefix="/v1/jobs", tags=["jobs"])
@@ -48,7 +50,10 @@ async def submit(
         specs=(spec,), owner=lowtide_owner, idempotency_key=idempotency_key, dry_run=dry_run
     )
     rows, status = await _submitted(context, command)
-    return answer({"job": rows[0], "jobs": rows}, status=status)
+    reply = answer({"job": rows[0], "jobs": rows}, status=status)
+    if status == HTTPStatus.CREATED:
+        reply.background = keeping(context, rows[0])
+    return reply
 
 
 class Group(BaseModel):

@@ -125,14 +125,68 @@ def test_show_tells_where_a_job_stands(api: TinyApi, lowtide: Lowtide) -> None:
     assert set(lowtide("show", "job-1", "--json").data) == {"job", "attempts"}
 
 
+def an_explanation() -> dict[str, object]:
+    """What a server says of a job that waits for capacity."""
+    costs = {
+        "cost_usd_nanos": 2_000_000_000,
+        "effective_usd_nanos_per_hour": 1_100_000_000,
+        "latest_start_us": None,
+        "cheaper_from_us": None,
+        "cheaper_usd_nanos": None,
+    }
+    spot: dict[str, object] = {
+        "flavor": "spot",
+        "allowed": True,
+        "obstacles": [],
+        "room": False,
+        **costs,
+    }
+    west: dict[str, object] = dict.fromkeys(costs)
+    west |= {"flavor": "west", "allowed": False, "room": False}
+    return {
+        "id": "job-1",
+        "at_us": 0,
+        "state": "queued",
+        "reason": "waits-for-capacity",
+        "help": "every allowed flavor is at its limit",
+        "sentence": "every spot node is taken",
+        "deadline_us": None,
+        "latest_start_us": None,
+        "slack_ms": None,
+        "ahead": 1,
+        "ahead_ids": ["job-0"],
+        "next": "",
+        "alternatives": [
+            {**spot, "usd_nanos_per_hour": 1_000_000_000},
+            {
+                **west,
+                "obstacles": ["regions excludes its 'west'"],
+                "usd_nanos_per_hour": 900_000_000,
+            },
+        ],
+        "releases": [
+            {
+                "what": "going before the others (--priority 1)",
+                "by": "owner",
+                "at_us": None,
+                "usd_nanos": None,
+                "flavor": "spot",
+            }
+        ],
+    }
+
+
 def test_explain_gives_reason_sentence_and_help(api: TinyApi, lowtide: Lowtide) -> None:
-    """The named reason, the sentence with the facts, and what the reason means."""
-    api.on("GET", "/v1/jobs/job-1", detail())
+    """The named reason, the sentence with the facts, what the reason means, what would help."""
+    api.on("GET", "/v1/jobs/job-1/explain", an_explanation())
     out = lowtide("explain", "job-1").out
     assert "waits-for-capacity" in out
     assert "every spot node is taken" in out
     assert "every allowed flavor is at its limit" in out
-    assert lowtide("explain", "job-1", "--json").data["reason"] == "waits-for-capacity"
+    assert "in the queue: 1 job ahead: job-0" in out
+    assert "released by going before the others (--priority 1)" in out
+    assert "no: regions excludes its 'west'" in out
+    assert lowtide("explain", "job-1", "--json").data == an_explanation()
 
 
 @pytest.mark.parametrize(

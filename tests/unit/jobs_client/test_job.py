@@ -11,8 +11,10 @@ import pytest
 
 from jobs import handle
 from jobs.client import Client
+from jobs.codec import to_data
 from jobs.errors import UnknownSubjectError
 from jobs.handle import JobFailedError, VersionSkewError
+from jobs.quotes import Quoted
 from jobs.states import JobState
 from tests.unit.jobs_client.tiny_api import TOKEN, Request, TinyApi, job_row
 
@@ -158,12 +160,38 @@ def test_wishes_are_sent(api: TinyApi, client: Client) -> None:
 
 
 def test_explain_and_cost_are_of_now(api: TinyApi, client: Client) -> None:
-    """The sentence is asked for anew, and money comes as integers."""
-    states(api, job_row(), job_row(reason="waits-for-window", sentence="waits for 22:00"))
+    """The explanation is asked for anew, and money comes as integers."""
+    states(api, job_row())
+    api.on("GET", "/v1/jobs/job-1/explain", {"sentence": "waits for 22:00", "releases": []})
     api.on("GET", "/v1/jobs/job-1/cost", {"total": {"usd_nanos": 123}})
     job = client.job("job-1")
-    assert job.explain == "waits-for-window: waits for 22:00"
+    assert job.explain()["sentence"] == "waits for 22:00"
     assert job.cost["total"]["usd_nanos"] == 123
+
+
+def test_a_job_knows_its_quote(api: TinyApi, client: Client) -> None:
+    """What was kept at the submission, as a value; a job without a quote has none."""
+    states(api, job_row())
+    told = Quoted(
+        at_us=1,
+        policy="lowtide",
+        futures=64,
+        cost_p50_usd_nanos=5,
+        cost_p95_usd_nanos=9,
+        start_p50_us=1,
+        start_p95_us=2,
+        finish_p50_us=10,
+        finish_p95_us=None,
+    )
+    api.on_each(
+        "GET",
+        "/v1/jobs/job-1/quote",
+        {"quoted": to_data(told), "actual": {}},
+        {"quoted": None, "actual": {}},
+    )
+    job = client.job("job-1")
+    assert job.quote == told
+    assert job.quote is None
 
 
 def test_another_version_is_named_as_such(api: TinyApi, client: Client) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cluster.flavors import Flavor
 from jobs.budget import Budget
@@ -19,3 +19,4 @@ class Catalog:
     prices: PriceBook
     windows: tuple[PriceWindow, ...] = ()
     budgets: tuple[Budget, ...] = ()  # those of the configuration
+    egress_nanos_per_gb: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by regions

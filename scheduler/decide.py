@@ -54,10 +54,12 @@ def decide(snapshot: Snapshot) -> Plan:
     # And those that have to make way for jobs that found no room, if that pays.
     stops = make_way(placed.without_room, way=way)
     # Idle nodes that nobody needs.
-    scaled = scaling.release_idle(snapshot.nodes, places=placed.places, waits=waits, market=market)
+    scaled = scaling.release_idle(
+        snapshot.nodes, places=placed.places, waits=waits, market=market, kept=moves.kept
+    )
 
     return Plan(
-        new_nodes=new_nodes,
+        new_nodes=(*new_nodes, *moves.new_nodes),
         places=tuple(placed.places),
         defers=tuple(wait.defer() for wait in waits),
         preempts=(*settled.preempts, *moves.preempts, *stops),

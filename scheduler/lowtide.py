@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from jobs.reasons import Reason
+from scheduler import regions
 from scheduler.cost_to_go import Action
 from scheduler.market import Choice
 from scheduler.outlook import Outlook, of_running, of_waiting
@@ -30,6 +31,9 @@ def wish(case: Case) -> Wish | Wait:
     later = choose(case, everywhere, single=best_later(case, everywhere))
     if later is not None:
         return wait_for(case, later, now=min(everywhere, key=lambda choice: choice.key))
+    picks = regions.of_waiting(case)
+    if picks is not None:
+        return by_region(case, picks)
     outlook = of_waiting(case)
     if outlook is not None:
         return by_outlook(case, outlook)
@@ -53,8 +57,18 @@ def by_outlook(case: Case, outlook: Outlook) -> Wish | Wait:
     return replace(wish, otherwise=wait) if choices else wait
 
 
+def by_region(case: Case, picks: regions.Picks) -> Wish | Wait:
+    """Start in one of several places, or wait for a better one."""
+    wish = start_or_wait(case, picks.choices or case.spots, in_order=True)
+    wait = replace(wish.otherwise, wakes_us=(*wish.otherwise.wakes_us, picks.again_us))
+    return replace(wish, otherwise=wait) if picks.choices else wait
+
+
 def leaves(running: Running) -> int | None:
     """Give when an attempt on sure capacity goes back to spot that looks like surviving."""
+    at_us = regions.leaves(running)
+    if at_us is not None:
+        return at_us
     outlook = of_running(running)
     in_us = None if outlook is None else outlook.leaves_in_us()
     return None if in_us is None else running.market.now_us + in_us

@@ -91,6 +91,8 @@ class Market:
         """Index the offers."""
         self.now_us = snapshot.now_us
         self.settings = snapshot.settings
+        self.egress_nanos_per_gb = snapshot.egress_nanos_per_gb
+        self.homes = snapshot.homes
         self.offers = {offer.flavor.name: offer for offer in snapshot.offers}
         self.tapes = {
             name: Tape(offer, now_us=snapshot.now_us) for name, offer in self.offers.items()

@@ -8,11 +8,12 @@ from cluster.flavors import Flavor
 from cluster.hazard import hazard_per_million_hours
 from cluster.offers import Offer
 from jobs import events as ev
-from jobs.rows import FlavorRow, NodeRow
+from jobs.rows import FlavorRow, JobRow, NodeRow
 from jobs.state import State
 from jobs.states import NodeState
 from scheduler.budget_view import BudgetView
 from scheduler.catalog import Catalog
+from scheduler.egress import homes
 from scheduler.snapshot import LiveAttempt, NodeView, PolicySettings, Snapshot
 from scheduler.turns import predecessors
 
@@ -94,8 +95,15 @@ def observe(
         windows=catalog.windows,
         budgets=budgets,
         predecessors=predecessors(state.jobs, state.queued),
+        egress_nanos_per_gb=catalog.egress_nanos_per_gb,
+        homes=homes(state, catalog, _open_jobs(state)),
         settings=settings,
     )
+
+
+def _open_jobs(state: State) -> Iterator[JobRow]:
+    yield from (state.jobs[job_id] for job_id in state.queued)
+    yield from (state.jobs[state.attempts[one].job_id] for one in state.live_attempts)
 
 
 def _live(state: State, attempt_id: str) -> LiveAttempt:

@@ -68,6 +68,11 @@ class Pools:
         """Give how many nodes of a flavor may still be launched in this cycle."""
         return self._launchable[flavor]
 
+    def ready(self, choice: Choice, spec: JobSpec) -> bool:
+        """Whether the whole gang fits on nodes that are up."""
+        rooms = self._best_fit(spec, choice.offer)
+        return len(rooms) == spec.nodes and not any(coming for _, coming, _, _ in rooms)
+
     def take(self, spec: JobSpec, offer: Offer) -> tuple[str, ...]:
         """Take room for a gang that fits; ids and refs of new nodes, those that are up first."""
         name = offer.flavor.name

@@ -26,7 +26,8 @@ from scheduler.needs import (
     work_if_lost_ms,
 )
 from scheduler.placement import Pools
-from scheduler.plan import Preempt
+from scheduler.plan import NewNode, Preempt
+from scheduler.relocation import relocate
 from scheduler.snapshot import LiveAttempt
 from scheduler.spot_policy import POLICIES
 from scheduler.victims import Way
@@ -39,6 +40,8 @@ class Moves:
 
     preempts: list[Preempt] = field(default_factory=list)
     wakes_us: list[int] = field(default_factory=list)
+    new_nodes: list[NewNode] = field(default_factory=list)  # to move to
+    kept: list[str] = field(default_factory=list)  # nodes to move to
 
 
 def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools, way: Way) -> Moves:
@@ -54,6 +57,7 @@ def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools, way: W
             pass
         elif not is_sure(offer.flavor):
             _leave_spot(one, moves, market=market, pools=pools, way=way)
+            _relocate(one, moves, market=market, pools=pools)
         elif not one.job.on_safety_net:
             _give_back(one, moves, market=market, pools=pools)
         way.leaves(moves.preempts)
@@ -61,6 +65,17 @@ def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools, way: W
         # An attempt that never started ends at once and without a notice.
         moves.wakes_us.append(market.now_us + REACTION_US)
     return moves
+
+
+def _relocate(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) -> None:
+    """Take the next step towards a better place, unless it leaves already."""
+    if any(preempt.attempt_id == one.attempt.id for preempt in moves.preempts):
+        return
+    found = relocate(one, market=market, pools=pools)
+    moves.new_nodes += found.new_nodes
+    moves.kept += found.nodes
+    moves.preempts += [found.preempt] if found.preempt is not None else []
+    moves.wakes_us += [found.wake_us] if found.wake_us is not None else []
 
 
 def _suspends(one: LiveAttempt, moves: Moves, *, market: Market) -> bool:

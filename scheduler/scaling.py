@@ -41,10 +41,11 @@ def release_idle(
     places: Iterable[Place],
     waits: Iterable[Wait],
     market: Market,
+    kept: Iterable[str] = (),
 ) -> Scaled:
-    """Decide for every idle node."""
+    """Decide for every idle node but those ``kept`` for attempts that are about to move there."""
     scaled = Scaled()
-    used = {node for place in places for node in place.nodes}
+    used = {*kept, *(node for place in places for node in place.nodes)}
     wanted = _wanted_soon(waits, market=market)
     for view in nodes:
         due_us = _due_us(view, market=market)

@@ -129,6 +129,11 @@ def leaves_spot(*, deadline_us: int) -> str:
     )
 
 
+def moves_to(flavor: str) -> str:
+    """A better place came up, and its nodes are ready."""
+    return f"Moves to {flavor}: the rest is expected to cost less there, the move included."
+
+
 def back_to_spot() -> str:
     """A job ahead of its plan gives back dear capacity."""
     return "Gives the on-demand node back: the rest is expected to cost less on spot."

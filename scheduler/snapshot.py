@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.offers import Offer
@@ -55,4 +56,6 @@ class Snapshot:
     windows: tuple[PriceWindow, ...] = ()
     budgets: tuple[BudgetView, ...] = ()  # those that somebody set, then the jobs' own
     predecessors: tuple[JobRow, ...] = ()  # that queued jobs come after, ended ones too
+    egress_nanos_per_gb: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by regions
+    homes: Mapping[str, str] = field(default_factory=dict)  # region of a job's restore point
     settings: PolicySettings = field(default_factory=PolicySettings)

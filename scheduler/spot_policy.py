@@ -27,6 +27,7 @@ from scheduler.needs import (
     latest_spot_start_us,
     latest_start_us,
 )
+from scheduler.regions import Move, moves
 from scheduler.sentences import waits_for_capacity
 from scheduler.suspension import Stop, of_running
 from scheduler.wishes import Case, Running, Wait, Wish
@@ -39,17 +40,19 @@ class Policy:
     ``blind`` answers for a job with a deadline whose work is not known yet: it starts at once, so
     that its first steps tell. ``leaves`` gives the instant at which a running attempt on sure
     capacity should be given back (now or earlier = now), None = never. ``suspends`` says whether
-    one on any capacity should stop now and go on in a later, cheaper stretch.
+    one on any capacity should stop now and go on in a later, cheaper stretch; ``moves`` whether one
+    on spot should go to another place.
     """
 
     wish: Callable[[Case], Wish | Wait]
     blind: Callable[[Case], Wish] = baselines.spot_now
     leaves: Callable[[Running], int | None] = lambda _: None
     suspends: Callable[[Running], Stop | None] = lambda _: None
+    moves: Callable[[Running], Move | None] = lambda _: None
 
 
 POLICIES: dict[str, Policy] = {
-    "lowtide": Policy(wish=lowtide.wish, leaves=lowtide.leaves, suspends=of_running),
+    "lowtide": Policy(wish=lowtide.wish, leaves=lowtide.leaves, suspends=of_running, moves=moves),
     "on-demand": Policy(wish=baselines.on_demand, blind=baselines.on_demand),
     "spot-now": Policy(wish=baselines.spot_now),
     "greedy": Policy(wish=baselines.greedy),

@@ -12,8 +12,10 @@ import gzip
 import io
 import json
 import lzma
+import zlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,10 @@ from typing import Any
 from jobs.errors import FileFormatError
 
 _UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}
-_READ_ERRORS = (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError)
+_READ_ERRORS = (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)
+_NAMED = 20  # names in a remedy
+_SHOWN = 60  # characters of a wrong value
+_MOST = 100_000  # nodes of a flavor, or dollars of a node-hour
 
 
 def read_text(path: Path) -> str:
@@ -31,7 +36,7 @@ def read_text(path: Path) -> str:
         FileFormatError: it does not exist or cannot be unpacked or decoded.
     """
     try:
-        return _UNPACK.get(path.suffix, bytes)(path.read_bytes()).decode("utf-8")
+        return _UNPACK.get(path.suffix, bytes)(path.read_bytes()).decode("utf-8-sig")
     except _READ_ERRORS as error:
         raise FileFormatError(
             f"{path} cannot be read: {error}.",
@@ -52,12 +57,16 @@ def parse_json(text: str, *, source: str) -> Any:  # noqa: ANN401 - JSON data
             f"{source}, line {error.lineno}: not JSON: {error.msg}.",
             remedy="Correct the syntax there.",
         ) from error
+    except (ValueError, RecursionError) as error:  # too many digits, too deep
+        raise FileFormatError(
+            f"{source}: not JSON that can be read: {error}.", remedy="Write it simpler."
+        ) from error
 
 
 def _parsed(path: Path) -> Any:  # noqa: ANN401 - JSON data, or the rows of a CSV
     try:
         seen = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return read_text(path)  # it says what is wrong
     return _parsed_as_of(path, seen.st_mtime_ns, seen.st_size)
 
@@ -74,12 +83,20 @@ def read_table(text: str, *, source: str) -> list[dict[str, str]]:
     """Read a CSV with a header; row ``i`` stands on line ``i + 2``.
 
     Raises:
-        FileFormatError: there is no header, or a row is longer or shorter than it.
+        FileFormatError: there is no header, it names a column twice, or a row is longer or
+            shorter than it.
     """
-    rows = list(csv.reader(io.StringIO(text)))
-    if not rows:
+    try:
+        rows = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise FileFormatError(f"{source}: not CSV: {error}.", remedy="Correct the file.") from error
+    if not rows or not rows[0]:
         raise FileFormatError(f"{source} is empty.", remedy="Give it a header and rows.")
     header, body = rows[0], [row for row in rows[1:] if row]
+    twice = [name for index, name in enumerate(header) if name in header[:index]]
+    if twice:
+        cause = f"{source}, line 1: there are two columns called '{twice[0]}'."
+        raise FileFormatError(cause, remedy="Rename one of them.")
     for index, row in enumerate(body):
         if len(row) != len(header):
             raise FileFormatError(
@@ -132,7 +149,8 @@ def own_step_s(path: Path) -> Decimal | None:
     data = _parsed(path)
     meta = data.get("metadata") if isinstance(data, Mapping) else None
     gap = meta.get("gap_seconds") if isinstance(meta, Mapping) else None
-    return Decimal(gap) if gap is not None else None
+    where = f"{path}, field 'metadata.gap_seconds'"
+    return _number(gap, where=where, signed=False) if gap is not None else None
 
 
 def _is_table(data: object) -> bool:
@@ -144,7 +162,7 @@ def _column(rows: Sequence[Mapping[str, str]], column: str | None, *, path: Path
     if column is None or column not in known:
         raise FileFormatError(
             f"{path}, line 1: there is no column '{column or ''}'.",
-            remedy=f"Name one with `column`: {', '.join(known)}.",
+            remedy=_nearest(column or "", known, how="column"),
         )
     return [row[column] for row in rows]
 
@@ -155,7 +173,7 @@ def _list(data: object, key: str | None, *, path: Path) -> list[Any]:
         if name not in data:
             raise FileFormatError(
                 f"{path}: there is no series '{name}'.",
-                remedy=f"Name one with `key`: {', '.join(map(str, list(data)[:20]))}.",
+                remedy=_nearest(name, [str(one) for one in data], how="key"),
             )
         data = data[name]
     if not isinstance(data, list):
@@ -166,6 +184,13 @@ def _list(data: object, key: str | None, *, path: Path) -> list[Any]:
     return data
 
 
+def _nearest(name: str, known: Sequence[str], *, how: str) -> str:
+    near = get_close_matches(name, known, n=1)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    more = ", ..." if len(known) > _NAMED else ""
+    return f"{hint}Name one with `{how}`: {', '.join(known[:_NAMED])}{more}."
+
+
 def _number(value: object, *, where: str, signed: bool) -> Decimal:
     try:
         number = Decimal(str(value).strip())
@@ -174,6 +199,15 @@ def _number(value: object, *, where: str, signed: bool) -> Decimal:
     if isinstance(value, bool) or not number.is_finite() or (number < 0 and not signed):
         least = "" if signed else " of at least 0"
         raise FileFormatError(
-            f"{where}: {value!r} is not a number{least}.", remedy="Correct the value there."
+            f"{where}: {_short(value)} is not a number{least}.", remedy="Correct the value there."
+        )
+    if abs(number) > _MOST:
+        raise FileFormatError(
+            f"{where}: {_short(value)} is more than {_MOST:,}.", remedy="Correct the value there."
         )
     return number
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -49,7 +49,10 @@ def parse_yaml(text: str, *, source: str) -> Document:
     Raises:
         FileFormatError: it is not YAML, or a key is given twice; names the line.
     """
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        raise _syntax_error(error, source=source) from error
     try:
         root = loader.get_single_node()
         document = Document(None, source, root)
@@ -58,6 +61,9 @@ def parse_yaml(text: str, *, source: str) -> Document:
         data = loader.construct_document(root) if root is not None else {}
     except yaml.YAMLError as error:
         raise _syntax_error(error, source=source) from error
+    except RecursionError as error:
+        cause = f"{source}: nested too deep to be read."
+        raise FileFormatError(cause, remedy="Write it simpler.") from error
     finally:
         loader.dispose()
     return Document(data, source, root)
@@ -65,6 +71,15 @@ def parse_yaml(text: str, *, source: str) -> Document:
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML without base-60 numbers."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
+        """Say where a value stands that only looks like a date or a number."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, OverflowError) as error:
+            raise yaml.constructor.ConstructorError(
+                problem=str(error), problem_mark=node.start_mark
+            ) from error
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -21,3 +21,5 @@ class Offer:
     next_prices: tuple[tuple[int, int], ...] = ()  # (from_us, usd_nanos_per_hour), ascending
     levels: tuple[tuple[int, int], ...] = ()  # (since_us, limit): the last changes observed
     price_rests_on: str = ""  # what the next prices rest on, for people
+    price_heard_us: int | None = None  # of a price whose feed has stopped: when it last spoke
+    price_doubt_permille: int = 0  # so much dearer it is taken for, by decisions alone

@@ -1,8 +1,11 @@
-"""What a node costs at an instant, before windows: a Protocol and two sources.
+"""What a node costs at an instant, before windows: a Protocol and three sources.
 
 Prices are integer nano-dollars per node-hour. A source answers for any instant, also one after
 its last observation (the last value holds), and says when the answer changes next, so that
 nobody polls it.
+
+A feed may stop. Its last good price is kept, with its age, and never becomes zero; decisions take
+it as dearer the older it is (``Price.doubt_permille``), while bills stay at what was last heard.
 """
 
 from __future__ import annotations
@@ -22,6 +25,26 @@ class Price:
     usd_nanos_per_hour: int
     list_usd_nanos_per_hour: int  # on demand, the same node at the same hour
     source: str  # where the number comes from, for the ledger's ``price_source``
+    heard_us: int | None = None  # when a feed last said so; None = configured or recorded
+    every_us: int = 0  # how often the feed says something
+
+    def age_us(self, at_us: int) -> int:
+        """Give how old the price is, 0 while its feed is in time or when it has none."""
+        if self.heard_us is None or at_us - self.heard_us <= _IN_TIME * self.every_us:
+            return 0
+        return at_us - self.heard_us
+
+    def doubt_permille(self, at_us: int) -> int:
+        """Give how much dearer it has to be taken for: 2 % for each hour of its age, at most twice.
+
+        The rate is an assumption: the spot prices that we know move by less in most hours.
+        """
+        return min(_MOST_PERMILLE, self.age_us(at_us) * _PERMILLE_PER_HOUR // _HOUR_US)
+
+
+_IN_TIME = 3  # a feed that was silent for so many of its steps has stopped
+_PERMILLE_PER_HOUR, _MOST_PERMILLE = 20, 1_000
+_HOUR_US = 3_600_000_000
 
 
 class PriceSource(Protocol):
@@ -121,6 +144,70 @@ class SeriesPrices:
         """Give the next step of the flavor's series."""
         series = self._series.get(flavor)
         return series.next_change_us(after_us) if series else None
+
+
+class FeedPrices:
+    """Prices as a feed says them, one after the other; before its first word the configured one.
+
+    What is negative, missing or no number is put aside (``refused``), and the last good price of
+    that flavor is kept. One thread writes; a reader sees the old series or the new one.
+    """
+
+    def __init__(self, flavors: Iterable[Flavor], *, source: str, every_us: int) -> None:
+        """Begin with the configured prices."""
+        self._flat = {flavor.name: configured(flavor) for flavor in flavors}
+        self._series: dict[str, StepSeries] = {}
+        self._heard: dict[str, tuple[int, ...]] = {}
+        self._source, self._every_us = source, every_us
+        self.refused: dict[str, str] = {}
+        """Why the last word about a flavor was not taken, by flavor; empty = all is well."""
+
+    def take(self, at_us: int, quotes: Mapping[str, object]) -> None:
+        """Take what the feed says at an instant, nano-dollars per node-hour by flavor."""
+        for name in self._flat:
+            value = quotes.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                self._add(name, at_us, value)
+                self.refused.pop(name, None)
+            else:
+                self.refused[name] = "no price" if value is None else f"not a price: {value!r}"
+        for name in quotes:
+            if name not in self._flat:
+                self.refused[name] = "no flavor is called so"
+
+    def base(self, flavor: str, at_us: int) -> Price:
+        """Give the last good price that was heard by then."""
+        flat, heard = self._flat[flavor], self._heard.get(flavor, ())
+        index = bisect_right(heard, at_us) - 1
+        if index < 0:
+            return flat
+        return Price(
+            usd_nanos_per_hour=self._series[flavor].at(at_us),
+            list_usd_nanos_per_hour=flat.list_usd_nanos_per_hour,
+            source=self._source,
+            heard_us=heard[index],
+            every_us=self._every_us,
+        )
+
+    def next_change_us(self, flavor: str, after_us: int) -> int | None:
+        """Give the next change that was heard; nobody knows the ones to come."""
+        series = self._series.get(flavor)
+        return series.next_change_us(after_us) if series else None
+
+    def _add(self, name: str, at_us: int, usd_nanos: int) -> None:
+        heard, series = self._heard.get(name, ()), self._series.get(name)
+        if heard and at_us <= heard[-1]:
+            return
+        if series is None:
+            series = StepSeries((at_us,), (usd_nanos,))
+        elif series.values[-1] != usd_nanos:
+            series = StepSeries((*series.from_us, at_us), (*series.values, usd_nanos))
+        kept = max(0, len(series.from_us) - _KEPT)
+        self._series[name] = StepSeries(series.from_us[kept:], series.values[kept:])
+        self._heard[name] = (*heard[-_KEPT:], at_us)
+
+
+_KEPT = 1_000  # words of a feed that are remembered
 
 
 def configured(flavor: Flavor) -> Price:

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -23,7 +24,7 @@ import uvicorn
 from checkpointing.errors import CheckpointError
 from checkpointing.storage import Storage, open_storage
 from cluster.inbox import Inbox
-from cluster.prices import FlatPrices
+from cluster.prices import FeedPrices, FlatPrices, PriceSource
 from jobs.errors import LowtideError
 from jobs.store_open import open_store
 from scheduler.agent_link import AgentLinkDriver
@@ -34,6 +35,7 @@ from scheduler.controller import Controller
 from scheduler.home import Home
 from scheduler.ids import RandomIds
 from scheduler.price_book import PriceBook
+from scheduler.price_feed import FileFeed
 from scheduler.server.app import create_app
 from scheduler.server.context import Context
 from scheduler.server.leadership import Leadership, Term
@@ -88,6 +90,7 @@ class Server:
             raise
         self._link = AgentLinkDriver()
         self._context = self._build(storage)
+        self._prices = _feed_prices(settings, self._context.stopping)
         self._http = self._uvicorn()
         self._forget_dead_server()
         if home.read_server() is None:
@@ -140,7 +143,7 @@ class Server:
             mailbox=mailbox,
             clock=self._clock,
             ids=self._ids,
-            catalog=_catalog(self._settings),
+            catalog=_catalog(self._settings, self._prices),
             settings=self._settings.policy,
             holder=self._holder,
         )
@@ -233,9 +236,20 @@ def up(
             agents.stop(down=down)
 
 
-def _catalog(settings: Settings) -> Catalog:
+def _feed_prices(settings: Settings, stopping: threading.Event) -> PriceSource:
+    """Give the base prices: those of the configuration, or a feed that a thread keeps reading."""
+    flavors, given = settings.flavors.values(), settings.price_feed
+    if given is None:
+        return FlatPrices(flavors)
+    prices = FeedPrices(flavors, source=f"feed {given.file}", every_us=given.every * 1_000)
+    feed = FileFeed(Path(given.file), prices=prices, every_s=given.every / 2_000)
+    threading.Thread(target=feed.run, args=(stopping,), name="prices", daemon=True).start()
+    return prices
+
+
+def _catalog(settings: Settings, prices_of: PriceSource) -> Catalog:
     flavors = settings.flavors
-    prices = PriceBook(FlatPrices(flavors.values()), flavors.values(), settings.windows)
+    prices = PriceBook(prices_of, flavors.values(), settings.windows)
     return Catalog(
         flavors=flavors,
         prices=prices,

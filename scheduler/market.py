@@ -25,7 +25,9 @@ class Tape:
     def __init__(self, offer: Offer, *, now_us: int) -> None:
         """Begin with the price of now."""
         self.starts_us = [now_us, *(at_us for at_us, _ in offer.next_prices)]
-        self._prices = [offer.usd_nanos_per_hour, *(price for _, price in offer.next_prices)]
+        prices = [offer.usd_nanos_per_hour, *(price for _, price in offer.next_prices)]
+        doubt = offer.price_doubt_permille  # a feed that stopped: nobody relies on an old price
+        self._prices = [price + price * doubt // 1_000 for price in prices] if doubt else prices
         self._sums = [0]
         for index in range(1, len(self.starts_us)):
             lasted_us = self.starts_us[index] - self.starts_us[index - 1]

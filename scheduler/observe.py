@@ -146,6 +146,7 @@ def _offer(
     row: FlavorRow, flavor: Flavor, catalog: Catalog, *, up: int, exposure_ms: int, now_us: int
 ) -> Offer:
     backing_off = now_us < row.backoff_until_us
+    price = catalog.prices.at(flavor.name, now_us)
     return Offer(
         flavor=flavor,
         usd_nanos_per_hour=row.usd_nanos_per_hour,
@@ -158,5 +159,7 @@ def _offer(
         ),
         next_prices=catalog.prices.ahead(flavor.name, now_us, now_us + _AHEAD_US),
         levels=row.levels,
-        price_rests_on=catalog.prices.rests_on(flavor.name),
+        price_rests_on=catalog.prices.rests_on(flavor.name, at_us=now_us),
+        price_heard_us=price.heard_us if price.age_us(now_us) else None,
+        price_doubt_permille=price.doubt_permille(now_us),
     )

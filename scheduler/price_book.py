@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from cluster.flavors import Flavor
 from cluster.prices import Price, PriceSource
+from scheduler.sentences import show_instant
 from scheduler.windows import PriceWindow, applies, next_edge_us, open_at
 
 _EVER_US = 1 << 62
@@ -81,13 +82,16 @@ class PriceBook:
         edges = self._tracks[flavor].edges(from_us, until_us)
         return self._steps(flavor, [from_us, *edges], base=base)[1:]
 
-    def rests_on(self, flavor: str) -> str:
-        """Say for people what the known next prices rest on, "" when nothing is known."""
+    def rests_on(self, flavor: str, *, at_us: int | None = None) -> str:
+        """Say for people what the known next prices rest on, "" when nothing is known.
+
+        With an instant it also says when a feed that has stopped by then was last heard.
+        """
         windows = self._tracks[flavor].windows
         named = [f"{window.name} ({window.rests_on})" for window in windows]
-        return ", ".join(
-            ["published price (tariff)", *named] if flavor in self._known_us else named
-        )
+        published = ["published price (tariff)"] if flavor in self._known_us else []
+        stale = [] if at_us is None else _stale(self.at(flavor, at_us), at_us=at_us)
+        return ", ".join([*published, *named, *stale])
 
     def windows(self, flavor: str) -> tuple[PriceWindow, ...]:
         """Give the windows that apply to a flavor."""
@@ -127,6 +131,12 @@ class PriceBook:
             steps.append(at_us)
             at_us = self._source.next_change_us(flavor, at_us)
         return steps
+
+
+def _stale(price: Price, *, at_us: int) -> list[str]:
+    if price.heard_us is None or not price.age_us(at_us):
+        return []
+    return [f"price last heard {show_instant(price.heard_us)}"]
 
 
 class _Published:

@@ -29,7 +29,7 @@ from jobs.errors import FileFormatError
 from jobs.spec import NANOS_PER_USD, Market, Name
 from scheduler.budget_settings import BudgetSettings, twice
 from scheduler.snapshot import PolicySettings
-from scheduler.window_settings import Holidays, Price, WindowSettings, problems
+from scheduler.window_settings import FeedSettings, Holidays, Price, WindowSettings, problems
 from scheduler.windows import PriceWindow
 from scheduler.yaml_lines import Document, parse_yaml
 
@@ -108,6 +108,7 @@ class Settings(_Strict):
     price_windows: tuple[WindowSettings, ...] = ()
     budgets: tuple[BudgetSettings, ...] = ()
     holidays: Holidays = Field(default_factory=dict)
+    price_feed: FeedSettings | None = None
     storage: str = ""
     database: str = ""
     policy: PolicySettings = Field(default_factory=PolicySettings)
@@ -238,6 +239,7 @@ def _known_fields(loc: tuple[int | str, ...]) -> list[str]:
         ("clusters",): ClusterSettings,
         ("clusters", "flavors"): FlavorSettings,
         ("price_windows",): WindowSettings,
+        ("price_feed",): FeedSettings,
         ("budgets",): BudgetSettings,
     }
     return list(models.get(tuple(names), Settings).model_fields)

@@ -13,12 +13,14 @@ from itertools import combinations
 from zoneinfo import ZoneInfo
 
 from cluster.flavors import Flavor
-from jobs.durations import from_us
+from cluster.offers import Offer
+from jobs.durations import US_PER_MS, from_us, show_duration
 from jobs.reasons import Reason
 from jobs.rows import JobRow
 from scheduler.lowtide import best_later
 from scheduler.market import Market
 from scheduler.price_book import PriceBook, under
+from scheduler.sentences import show_instant
 from scheduler.snapshot import Snapshot
 from scheduler.spot_policy import case_of, nominate
 from scheduler.suspension import choose
@@ -82,7 +84,7 @@ def repriced(snapshot: Snapshot, book: PriceBook) -> Snapshot:
             offer,
             usd_nanos_per_hour=book.at(offer.flavor.name, now_us).usd_nanos_per_hour,
             next_prices=book.ahead(offer.flavor.name, now_us, now_us + AHEAD_US),
-            price_rests_on=book.rests_on(offer.flavor.name),
+            price_rests_on=book.rests_on(offer.flavor.name, at_us=now_us),
         )
         for offer in snapshot.offers
     )
@@ -189,6 +191,17 @@ def local(at_us: int, time_zone: str) -> str:
     """Write an instant in a zone's own time: ``Tue 24 Nov 22:00 CET``."""
     at: datetime = from_us(at_us).astimezone(ZoneInfo(time_zone))
     return f"{at:%a} {at.day} {at:%b %H:%M %Z}"
+
+
+def stale(offers: Iterable[Offer], *, now_us: int) -> list[str]:
+    """Say which prices are old because their feed has stopped."""
+    return [
+        f"The price of {one.flavor.name} was last heard {show_instant(one.price_heard_us)}, "
+        f"{show_duration((now_us - one.price_heard_us) // US_PER_MS)} ago: decisions take it as "
+        f"{one.price_doubt_permille / 10:g} % dearer."
+        for one in offers
+        if one.price_heard_us is not None
+    ]
 
 
 def warnings(

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cluster.flavors import Flavor
+from jobs.durations import DurationMs
 from jobs.spec import NANOS_PER_USD, Market, Name
 from scheduler.windows import PriceWindow
 
@@ -186,6 +187,15 @@ class WindowSettings(BaseModel):
             tariff_usd_nanos_per_hour=None if usd is None else int(usd * NANOS_PER_USD),
             rests_on=self.rests_on,
         )
+
+
+class FeedSettings(BaseModel):
+    """A file of present prices that somebody else keeps writing; see ``scheduler.price_feed``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    every: DurationMs = Field(default=300_000, gt=0, description="how often it is written")
 
 
 _PRICES = (

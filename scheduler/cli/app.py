@@ -23,6 +23,7 @@ from scheduler.cli import (
     serving,
     simulating,
     submitting,
+    windows,
 )
 from scheduler.cli.helping import SectionedCommand, SectionedGroup
 from scheduler.cli.output import (
@@ -80,7 +81,15 @@ def build() -> typer.Typer:
     for name, function, panel, exits in COMMANDS:
         app.command(name, cls=SectionedCommand, rich_help_panel=panel, epilog=exits)(function)
     app.add_typer(_checkpoints(), name="checkpoints", rich_help_panel=JOBS)
+    app.add_typer(_windows(), name="windows", rich_help_panel=CAPACITY)
     return app
+
+
+def _windows() -> typer.Typer:
+    group = typer.Typer(rich_markup_mode=None, cls=SectionedGroup, invoke_without_command=True)
+    group.callback(epilog=EXITS)(windows.windows)
+    group.command("apply", cls=SectionedCommand, epilog=EXITS)(windows.apply)
+    return group
 
 
 def _checkpoints() -> typer.Typer:

@@ -6,7 +6,18 @@ import importlib.metadata
 
 from fastapi import Depends, FastAPI
 
-from scheduler.server import agents, code, errors, health, jobs, ledger, logs, nodes, quotes
+from scheduler.server import (
+    agents,
+    code,
+    errors,
+    health,
+    jobs,
+    ledger,
+    logs,
+    nodes,
+    quotes,
+    windows,
+)
 from scheduler.server.auth import Door, described
 from scheduler.server.context import Context
 
@@ -22,7 +33,7 @@ def create_app(context: Context, *, token: str) -> FastAPI:
     )
     app.state.context = context
     guarded = [Depends(described)]
-    for part in (ledger, logs, quotes, jobs, nodes, agents, code):
+    for part in (ledger, logs, quotes, jobs, nodes, agents, code, windows):
         app.include_router(part.router, dependencies=guarded)
     app.include_router(health.router)
     errors.install(app)

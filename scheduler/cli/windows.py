@@ -1,0 +1,106 @@
+"""``windows``: cheap hours, what they rest on, who waits for them, and what others would change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scheduler.cli.formats import NONE, counted, dollars, instant
+from scheduler.cli.output import Json, add_row, client, console, print_json, table
+
+
+def windows(context: typer.Context, as_json: Json = False) -> None:
+    """List the price windows: open now or not, the price inside, what it rests on, who waits.
+
+    `lowtide windows apply -f FILE --dry-run` shows what other windows would change.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with client() as server:
+        answer = server.transport.json("GET", "/v1/windows")
+    if as_json:
+        print_json(answer)
+        return
+    _print_windows(answer)
+
+
+def apply(
+    file: Annotated[Path, typer.Option("--file", "-f", help="YAML with price_windows, holidays.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would change; needed for now.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what the windows of a file would change: who would start when, and the money.
+
+    The windows that hold are those of lowtide.yaml: put them there and start the server again.
+    """
+    from jobs.errors import FileFormatError, SpecError
+
+    if not dry_run:
+        raise SpecError(
+            "Windows are applied from lowtide.yaml, not to a running server.",
+            remedy="See what they would change with --dry-run, put them into lowtide.yaml, and "
+            "start `lowtide serve` again; training goes on meanwhile.",
+        )
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise FileFormatError(
+            f"The file '{file}' cannot be read: {reason}.", remedy="Name a YAML file with -f."
+        ) from error
+    with client() as server:
+        body = {"text": text, "source": str(file)}
+        answer = server.transport.json("POST", "/v1/windows/trial", body=body)
+    if as_json:
+        print_json(answer)
+        return
+    _print_windows(answer)
+    _print_changes(answer)
+
+
+def _print_windows(answer: dict[str, Any]) -> None:
+    if not answer["windows"]:
+        print("no price windows; add `price_windows` to lowtide.yaml")
+    else:
+        made = table("window", "now", "next edge", "price inside", "rests on", "waiting")
+        for row in answer["windows"]:
+            add_row(made, *_cells(row))
+        console().print(made)
+    for text in answer["warnings"]:
+        print(f"warning: {text}")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    turn = "closes" if row["open"] else "opens"
+    edge = row["next_edge"] if row["next_edge_us"] is None else f"{turn} {row['next_edge']}"
+    return (
+        row["name"],
+        "open" if row["open"] else "closed",
+        edge,
+        ", ".join(_price(one) for one in row["prices"]) or NONE,
+        row["rests_on"],
+        ", ".join(row["waiting"]) or NONE,
+    )
+
+
+def _price(one: dict[str, Any]) -> str:
+    inside, base = one["usd_nanos_per_hour"], one["base_usd_nanos_per_hour"]
+    return f"{one['flavor']} {dollars(inside)}/h (else {dollars(base)})"
+
+
+def _print_changes(answer: dict[str, Any]) -> None:
+    moved = answer["changes"]
+    if not moved:
+        print("no waiting job would start at another time or cost another amount")
+        return
+    made = table("job", "starts now", "would start", "saves", right=("saves",))
+    for row in moved:
+        saves = dollars(row["saves_nanos"])
+        add_row(made, row["job_id"], instant(row["before_us"]), instant(row["after_us"]), saves)
+    console().print(made)
+    total = dollars(answer["saves_usd_nanos"])
+    print(f"{counted(len(moved), 'waiting job')} would change; {total} saved in all")

@@ -1,0 +1,71 @@
+"""Price windows: what they do now, and what others would change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.prices import FlatPrices
+from scheduler.price_book import PriceBook
+from scheduler.server.context import Context, InContext, answer
+from scheduler.server.quotes import seen
+from scheduler.server.strict import StrictRoute
+from scheduler.snapshot import Snapshot
+from scheduler.window_files import parse_windows
+from scheduler.window_report import changes, repriced, stale, starts, warnings, windows_now
+from scheduler.windows import PriceWindow
+
+router = APIRouter(route_class=StrictRoute, prefix="/v1", tags=["windows"])
+
+
+class WindowsBody(BaseModel):
+    """A YAML file with ``price_windows`` and ``holidays``; ``source`` names it in errors."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str = Field(max_length=1_000_000)
+    source: str = Field(default="the request", max_length=1_000)
+
+
+@router.get("/windows")
+def windows(context: InContext) -> Response:
+    """List the price windows: open or not, the next edge, prices inside, who waits for them."""
+    return answer(_listed(context, context.settings.windows, seen(context)))
+
+
+@router.post("/windows/trial")
+def trial(body: WindowsBody, context: InContext) -> Response:
+    """Say what these windows would change; nothing is changed.
+
+    Lists the windows as they would be, and each waiting job that would start at another time or
+    cost another amount.
+    """
+    flavors = context.settings.flavors.values()
+    asked = parse_windows(body.text, source=body.source, flavors=flavors).windows
+    snapshot = seen(context)
+    after = repriced(snapshot, _book(context, asked))
+    moved = changes(starts(snapshot), starts(after))
+    saves = sum(one.saves_nanos for one in moved)
+    return answer({**_listed(context, asked, after), "changes": moved, "saves_usd_nanos": saves})
+
+
+def _listed(
+    context: Context, listed: tuple[PriceWindow, ...], snapshot: Snapshot
+) -> dict[str, Any]:
+    flavors, now_us = context.settings.flavors, snapshot.now_us
+    found = windows_now(
+        listed,
+        flavors=flavors.values(),
+        base={name: flavor.usd_nanos_per_hour for name, flavor in flavors.items()},
+        waiting=starts(snapshot).values(),
+        now_us=now_us,
+    )
+    said = warnings(listed, flavors=flavors.values(), now_us=now_us)
+    said += stale(snapshot.offers, now_us=now_us)
+    return {"now_us": now_us, "windows": found, "warnings": said}
+
+
+def _book(context: Context, asked: tuple[PriceWindow, ...]) -> PriceBook:
+    flavors = context.settings.flavors.values()
+    return PriceBook(FlatPrices(flavors), flavors, asked)

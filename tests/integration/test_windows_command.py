@@ -1,0 +1,46 @@
+"""`lowtide windows` on a real server: what holds, what a file would change, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.window_settings import WindowSettings
+from tests.integration.served import Served, settings, wait_until
+
+pytestmark = pytest.mark.integration
+
+IDLE = {"name": "idle", "flavors": ["od"], "price_percent": 0, "rests_on": "reserved-idle"}
+
+
+@pytest.fixture(name="served")
+def a_server(tmp_path: Path) -> Iterator[Served]:
+    """Give a server with a window that is always open."""
+    windows = (WindowSettings.model_validate(IDLE),)
+    server = Served(tmp_path / "home", price_windows=windows)
+    try:
+        wait_until(lambda: server.http.get("/v1/windows").status_code == 200)
+        yield server
+    finally:
+        server.stop()
+
+
+def test_windows_are_listed_and_tried(served: Served) -> None:
+    """The list says what holds; a trial lists what would, names mistakes, and changes nothing."""
+    listed = served.http.get("/v1/windows").json()
+    (idle,) = listed["windows"]
+    assert (idle["name"], idle["open"], idle["rests_on"]) == ("idle", True, "reserved-idle")
+    assert idle["prices"][0]["usd_nanos_per_hour"] == 0
+    text = "price_windows:\n  - {name: half, price_percent: 50}\n"
+    tried: dict[str, Any] = served.http.post("/v1/windows/trial", json={"text": text}).json()
+    assert [one["name"] for one in tried["windows"]] == ["half"]
+    assert tried["changes"] == []
+    assert served.http.get("/v1/windows").json()["windows"] == listed["windows"]
+    bad = {"text": text.replace("name: half", "name: half, regions: [moon]"), "source": "w.yaml"}
+    refused = served.http.post("/v1/windows/trial", json=bad)
+    assert refused.status_code in {400, 422}
+    assert "w.yaml, line 2, field 'price_windows.0.regions'" in refused.text
+    assert settings().windows == ()

@@ -107,6 +107,7 @@ PURE = {
     "scheduler.decide",
     "scheduler.endings",
     "scheduler.horizon",
+    "scheduler.learned_windows",
     "scheduler.lowtide",
     "scheduler.market",
     "scheduler.metering",

@@ -24,6 +24,10 @@ def windows(context: typer.Context, as_json: Json = False) -> None:
         print_json(answer)
         return
     _print_windows(answer)
+    for row in answer["learned"]:
+        size = counted(row["nodes"], "node")
+        hours = ", ".join(_hours(one) for one in row["windows"]) or "no hours stand out"
+        print(f"{row['flavor']}, {size}, UTC: {hours}; {row['rests_on']}")
 
 
 def apply(
@@ -90,6 +94,12 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _price(one: dict[str, Any]) -> str:
     inside, base = one["usd_nanos_per_hour"], one["base_usd_nanos_per_hour"]
     return f"{one['flavor']} {dollars(inside)}/h (else {dollars(base)})"
+
+
+def _hours(window: dict[str, Any]) -> str:
+    day = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"][window["days"][0]]
+    start, end = window["start_s"] // 3_600, window["end_s"] // 3_600 or 24
+    return f"{day} {start:02}-{end:02}"
 
 
 def _print_changes(answer: dict[str, Any]) -> None:

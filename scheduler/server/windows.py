@@ -8,6 +8,10 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.prices import FlatPrices
+from jobs.events import FlavorLimited
+from jobs.spec import Market
+from scheduler.learned_windows import Learned, learn
+from scheduler.learned_windows import windows as usually_up
 from scheduler.price_book import PriceBook
 from scheduler.server.context import Context, InContext, answer
 from scheduler.server.quotes import seen
@@ -30,8 +34,14 @@ class WindowsBody(BaseModel):
 
 @router.get("/windows")
 def windows(context: InContext) -> Response:
-    """List the price windows: open or not, the next edge, prices inside, who waits for them."""
-    return answer(_listed(context, context.settings.windows, seen(context)))
+    """List the price windows: open or not, the next edge, prices inside, who waits for them.
+
+    ``learned`` says of each spot flavor, for one node and for the gangs that wait, when it is
+    usually up, and whether such a forecast has been any good.
+    """
+    snapshot = seen(context)
+    listed = _listed(context, context.settings.windows, snapshot)
+    return answer({**listed, "learned": _learned(context, snapshot)})
 
 
 @router.post("/windows/trial")
@@ -64,6 +74,42 @@ def _listed(
     said = warnings(listed, flavors=flavors.values(), now_us=now_us)
     said += stale(snapshot.offers, now_us=now_us)
     return {"now_us": now_us, "windows": found, "warnings": said}
+
+
+def _learned(context: Context, snapshot: Snapshot) -> list[dict[str, Any]]:
+    found = []
+    sizes = sorted({1, *(job.spec.nodes for job in snapshot.queued)})
+    for flavor in context.settings.flavors.values():
+        if flavor.market is not Market.SPOT:
+            continue
+        levels = _levels(context, flavor.name)
+        for nodes in sizes:
+            known = learn(levels, nodes=nodes, now_us=snapshot.now_us)
+            if known is not None:
+                found.append(_hours(known, flavor=flavor.name, nodes=nodes))
+    return found
+
+
+def _levels(context: Context, flavor: str) -> list[tuple[int, int]]:
+    """Give every level of a flavor that was observed, from its part of the journal."""
+    events = (record.event for record in context.store.records(subject=flavor))
+    return [
+        (event.at_us, event.limit)
+        for event in events
+        if isinstance(event, FlavorLimited) and event.observed
+    ]
+
+
+def _hours(known: Learned, *, flavor: str, nodes: int) -> dict[str, Any]:
+    return {
+        "flavor": flavor,
+        "nodes": nodes,
+        "base": known.base,
+        "skill": known.skill,
+        "trusted": known.trusted,
+        "rests_on": known.label,
+        "windows": usually_up(known, flavor=flavor),
+    }
 
 
 def _book(context: Context, asked: tuple[PriceWindow, ...]) -> PriceBook:

@@ -34,6 +34,7 @@ def test_windows_are_listed_and_tried(served: Served) -> None:
     (idle,) = listed["windows"]
     assert (idle["name"], idle["open"], idle["rests_on"]) == ("idle", True, "reserved-idle")
     assert idle["prices"][0]["usd_nanos_per_hour"] == 0
+    assert listed["learned"] == []  # nothing was observed for a week yet
     text = "price_windows:\n  - {name: half, price_percent: 50}\n"
     tried: dict[str, Any] = served.http.post("/v1/windows/trial", json={"text": text}).json()
     assert [one["name"] for one in tried["windows"]] == ["half"]

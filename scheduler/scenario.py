@@ -22,7 +22,8 @@ from jobs.budget import Budget
 from jobs.durations import US_PER_S, to_us
 from jobs.errors import FileFormatError
 from jobs.spec import JobSpec, Market
-from scheduler.budget_settings import twice
+from scheduler.budget_settings import BudgetSettings
+from scheduler.scenario_checks import mistakes, odd_places
 from scheduler.scenario_files import parse_json, read_table, read_text
 from scheduler.scenario_models import (
     FlavorIn,
@@ -33,7 +34,6 @@ from scheduler.scenario_models import (
     nanos,
     us,
 )
-from scheduler.window_settings import problems
 from scheduler.windows import PriceWindow
 from scheduler.yaml_lines import Document, parse_yaml
 
@@ -111,13 +111,18 @@ def load_scenario(path: Path) -> Scenario:
         model = ScenarioIn.model_validate(data)
     except ValidationError as error:
         raise _field_error(error, data=data, text=text, source=str(path)) from error
-    _check_names(model, text=text, source=str(path))
+    wrong = next(mistakes(model), None)
+    if wrong is not None:
+        document = _document(text, source=str(path))
+        raise document.error(wrong.loc, wrong.cause, remedy=wrong.remedy)
     return _build(model, folder=path.parent)
 
 
 def _build(model: ScenarioIn, *, folder: Path) -> Scenario:
     start_us = to_us(model.start)
-    jobs = model.jobs if isinstance(model.jobs, tuple) else _jobs_of(folder / model.jobs.file)
+    jobs = (
+        model.jobs if isinstance(model.jobs, tuple) else _jobs_of(folder / model.jobs.file, model)
+    )
     arrivals = [
         Arrival(at_us=start_us + us(job.submit_s), spec=job.spec(default_name=f"job-{i + 1}"))
         for i, job in enumerate(jobs)
@@ -190,16 +195,19 @@ def _with_list_price(capacity: Capacity, *, among: Iterable[Capacity]) -> Capaci
     return replace(capacity, flavor=replace(mine, list_usd_nanos_per_hour=listed))
 
 
-def _jobs_of(path: Path) -> tuple[JobIn, ...]:
+def _jobs_of(path: Path, model: ScenarioIn) -> tuple[JobIn, ...]:
     jobs = []
     for index, row in enumerate(read_table(read_text(path), source=str(path))):
         given = {name: value for name, value in row.items() if value.strip()}
+        where = f"{path}, line {index + 2}, field"
         try:
             jobs.append(JobIn.model_validate(given))
         except ValidationError as error:
-            loc, cause, remedy = _explain(error, data=given)
-            where = f"{path}, line {index + 2}, field '{'.'.join(map(str, loc))}'"
-            raise FileFormatError(f"{where}: {cause}.", remedy=remedy) from error
+            loc, cause, remedy = _explain(error, data=given, inside=JobIn)
+            named = ".".join(map(str, loc))
+            raise FileFormatError(f"{where} '{named}': {cause}.", remedy=remedy) from error
+        for odd in odd_places(jobs[-1], model):
+            raise FileFormatError(f"{where} '{odd.loc[0]}': {odd.cause}.", remedy=odd.remedy)
     return tuple(jobs)
 
 
@@ -221,14 +229,18 @@ def _document(text: str, *, source: str) -> Document:
         return Document(None, source, None)
 
 
-def _explain(error: ValidationError, *, data: object) -> tuple[Loc, str, str]:
-    first = error.errors(include_url=False)[0]
+def _explain(
+    error: ValidationError, *, data: object, inside: type[BaseModel] = ScenarioIn
+) -> tuple[Loc, str, str]:
+    found = error.errors(include_url=False)
+    # A field that is misspelt is also one that is missing: say the former.
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     loc = _real_loc(first["loc"], data=data)
     cause = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return loc, "it is missing", f"Add '{loc[-1]}'."
     if first["type"] == "extra_forbidden":
-        known = _known_fields(loc)
+        known = _known_fields(loc, inside=inside)
         near = get_close_matches(str(loc[-1]), known, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"Known fields: {', '.join(known)}."
         return loc, "unknown field", hint
@@ -250,37 +262,15 @@ def _real_loc(loc: Loc, *, data: object) -> Loc:
     return tuple(kept)
 
 
-def _known_fields(loc: Loc) -> list[str]:
+def _known_fields(loc: Loc, *, inside: type[BaseModel]) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "flavors": FlavorIn,
         "jobs": JobIn,
         "price_windows": WindowIn,
+        "budgets": BudgetSettings,
         "nodes": SeriesIn,
         "price_usd_per_hour": SeriesIn,
     }
     parents = [models[str(part)] for part in loc[:-1] if str(part) in models]
-    return list((parents[-1] if parents else ScenarioIn).model_fields)
-
-
-def _check_names(model: ScenarioIn, *, text: str, source: str) -> None:
-    """Refuse two flavors of one name, and windows about flavors that do not exist."""
-    seen: set[str] = set()
-    for index, flavor in enumerate(model.flavors):
-        if flavor.name in seen:
-            raise _document(text, source=source).error(
-                ("flavors", index, "name"),
-                f"there are two flavors called '{flavor.name}'",
-                remedy="Rename one of them.",
-            )
-        seen.add(flavor.name)
-    flavors = [flavor.flavor(max_nodes=0, usd_nanos=0) for flavor in model.flavors]
-    for found in problems(model.price_windows, flavors=flavors, holidays=model.holidays):
-        at = ("price_windows", found.index, found.field)
-        raise _document(text, source=source).error(at, found.cause, remedy=found.remedy)
-    double = twice(model.budgets)
-    if double is not None:
-        raise _document(text, source=source).error(
-            ("budgets", double[0]),
-            f"there are two budgets called '{double[1]}'",
-            remedy="Give one of them another `name`.",
-        )
+    fields = (parents[-1] if parents else inside).model_fields
+    return [field.alias or name for name, field in fields.items()]

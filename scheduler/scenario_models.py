@@ -19,8 +19,9 @@ from pydantic import (
 )
 
 from cluster.flavors import Flavor
+from jobs.durations import MAX_MS
 from jobs.errors import FileFormatError
-from jobs.spec import NANOS_PER_USD, JobSpec, Market, Name
+from jobs.spec import NANOS_PER_USD, JobSpec, Label, Market, Name
 from scheduler.budget_settings import BudgetSettings
 from scheduler.scenario_files import as_prices, own_step_s, read_series
 from scheduler.window_settings import Holidays, WindowSettings
@@ -28,7 +29,8 @@ from scheduler.window_settings import Holidays, WindowSettings
 _CPUS = 1_000_000  # a scenario does not count cores
 _IDLE_RELEASE_S = 60
 
-Seconds = Annotated[Decimal, Field(ge=0, le=10**10)]
+_MOST_S = MAX_MS // 1_000
+Seconds = Annotated[Decimal, Field(ge=0, le=_MOST_S)]
 Usd = Annotated[Decimal, Field(ge=0, le=10**6)]
 
 
@@ -78,7 +80,7 @@ class SeriesIn(_Strict):
     file: str
     column: str | None = None
     key: str | None = None
-    step_s: Annotated[Decimal, Field(gt=0)] | None = None
+    step_s: Annotated[Decimal, Field(ge=Decimal("0.001"), le=_MOST_S)] | None = None
     from_s: Seconds = Decimal(0)
     known_ahead_s: Annotated[
         Seconds | None, Field(description="a price that is published so far ahead (a tariff)")
@@ -160,13 +162,13 @@ class FlavorIn(_Strict):
 class JobIn(_Strict):
     """A job; the same names are the columns of a jobs file, where an empty cell is absent."""
 
-    name: str = ""
+    name: Label = ""
     submit_s: Seconds = Decimal(0)
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
     gpus_per_node: Annotated[Decimal, Field(ge=0, le=1_024, decimal_places=3)] = Decimal(1)
-    work_s: Annotated[Decimal, Field(gt=0, le=10**10)]
-    deadline_s: Annotated[Decimal, Field(gt=0, le=10**10)] | None = None
-    team: str = "default"
+    work_s: Annotated[Decimal, Field(gt=0, le=_MOST_S)]
+    deadline_s: Annotated[Decimal, Field(gt=0, le=_MOST_S)] | None = None
+    team: Label = "default"
     priority: Annotated[int, Field(ge=-1_000, le=1_000)] = 0
     setup_s: Seconds = Decimal(0)
     restore_s: Seconds = Decimal(0)
@@ -177,7 +179,7 @@ class JobIn(_Strict):
     accelerators: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     regions: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     budget_usd: Annotated[Decimal, Field(gt=0, le=10**9)] | None = None
-    tags: Annotated[Mapping[str, str], BeforeValidator(_pairs)] = Field(default_factory=dict)
+    tags: Annotated[Mapping[Label, Label], BeforeValidator(_pairs)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fraction(self) -> Self:
@@ -226,7 +228,7 @@ class ScenarioIn(_Strict):
     version: Literal[1] = 1
     start: AwareDatetime
     seed: int = 0
-    horizon_s: Annotated[Decimal, Field(gt=0, le=10**10)] | None = None
+    horizon_s: Annotated[Decimal, Field(gt=0, le=_MOST_S)] | None = None
     observation: Literal["free", "probe"] = "free"
     flavors: Annotated[tuple[FlavorIn, ...], Field(min_length=1)]
     egress_usd_per_gb: Mapping[str, Mapping[str, Usd]] = Field(default_factory=dict)

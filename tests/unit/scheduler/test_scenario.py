@@ -192,6 +192,49 @@ def test_jobs_come_from_a_table_too(folder: Path) -> None:
         ("name: sure", "name: us-east-1a-v100-spot", 17, "flavors.1.name", "Rename"),
         ("markets: [spot]", "flavors: [nope]", 32, "price_windows.0.flavors", "sure"),
         ("version: 1", "version: 2", 1, "version", "2"),
+        (
+            "price_usd_per_hour: 3.06",
+            "price_usd_per_hour: -3",
+            22,
+            "flavors.1.price_usd_per_hour",
+            "-3",
+        ),
+        (
+            "price_usd_per_hour: 3.06",
+            "price_usd_per_hour: .inf",
+            22,
+            "flavors.1.price_usd_per_hour",
+            "inf",
+        ),
+        ("    nodes: 16", "    nodes: 10000000000", 23, "flavors.1.nodes", "10000000000"),
+        (
+            "{us-east-1: {us-west-2",
+            "{us-est-1: {us-wst-2",
+            24,
+            "egress_usd_per_gb.us-est-1",
+            "Did you mean 'us-east-1'?",
+        ),
+        (
+            "priority: 3",
+            "priority: 3, regions: [us-est-1]",
+            27,
+            "jobs.0.regions",
+            "Did you mean 'us-east-1'?",
+        ),
+        (
+            "priority: 3",
+            "priority: 3, accelerators: [v100]",
+            27,
+            "jobs.0.accelerators",
+            "The flavors have: V100.",
+        ),
+        ("start: 2023-02", "start: 1023-02", 2, "start", "1971"),
+        ("Europe/Berlin", "Europe/Berln", 31, "price_windows.0.time_zone", "Berln"),
+        ("end: 06:00", "end: 22:00", 31, "price_windows.0", ""),
+        ("limit_usd: 500", "limit_usd: -500", 34, "budgets.0.limit_usd", "-500"),
+        ("limit_usd: 500", "limit: 500", 34, "budgets.0.limit", "limit_usd"),
+        ("deadline_s: 216000", "deadline_s: 0", 26, "jobs.0.deadline_s", "0"),
+        ("work_s: 172800", "work_s: 1e11", 26, "jobs.0.work_s", "100000000000"),
     ],
 )
 def test_a_mistake_is_named_by_line_and_field(
@@ -216,6 +259,10 @@ def test_a_mistake_is_named_by_line_and_field(
         ("prices.json", '{"us-east-1a_v100_1": [1, null]}', "element 2"),
         ("prices.json", '{"elsewhere": [1]}', "no series 'us-east-1a_v100_1'"),
         ("prices.json", '{"us-east-1a_v100_1": []}', "no value"),
+        ("prices.json", '{"us-east-1a_v100_1": [1, -2]}', "element 2"),
+        ("prices.json", '{"us-east-1a_v100_1": [1, NaN]}', "element 2"),
+        ("prices.json", '{"us-east-1a_v100_1": [1, 1e300]}', "more than 100,000"),
+        ("trace.csv", "us-east-1a,us-east-1a\n1,2\n", "two columns called 'us-east-1a'"),
     ],
 )
 def test_a_mistake_in_a_named_file_says_where(
@@ -229,6 +276,37 @@ def test_a_mistake_in_a_named_file_says_where(
     assert name in caught.value.cause
     assert expected in caught.value.cause
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("table", "place", "remedy"),
+    [
+        ("wrk_s\n9\n", "line 2, field 'wrk_s'", "Did you mean 'work_s'?"),
+        ("work_s,deadine_s\n9,10\n", "line 2, field 'deadine_s'", "Did you mean 'deadline_s'?"),
+        ("work_s,deadline_s\n9,10\n9\n", "line 3", "as many fields"),
+        ("work_s,regions\n9,us-east-1\n9,us-est-1\n", "line 3, field 'regions'", "us-east-1"),
+        ("work_s\n9\nnan\n", "line 3, field 'work_s'", "nan"),
+        ("", "is empty", "header"),
+    ],
+)
+def test_a_mistake_in_a_table_of_jobs_says_where(
+    folder: Path, table: str, place: str, remedy: str
+) -> None:
+    """By line and column of that file, with the nearest name; no other job is taken either."""
+    (folder / "jobs.csv").write_text(table)
+    start = FULL.index("jobs:")
+    text = FULL[:start] + "jobs: {file: jobs.csv}\n" + FULL[FULL.index("price_windows:") :]
+    with pytest.raises(FileFormatError) as caught:
+        load(folder, text)
+    assert f"jobs.csv{', ' if place.startswith('line') else ' '}{place}" in caught.value.cause
+    assert remedy in caught.value.remedy
+
+
+def test_a_table_that_a_spreadsheet_wrote_is_read(folder: Path) -> None:
+    """Its invisible first mark is no part of the first column's name."""
+    (folder / "jobs.csv").write_bytes(b"\xef\xbb\xbfwork_s,name\r\n9,a\r\n")
+    text = FULL[: FULL.index("jobs:")] + "jobs: {file: jobs.csv}\n"
+    assert load(folder, text).arrivals[0].spec.work == 9_000
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,22 @@ values = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
-    st.sampled_from([-1, 0, 10**9, 10**19, 10**400, 1e-9, 1e300]),
+    st.sampled_from([-1, 0, 10**9, 4 * 10**9, 10**19, 10**400, 1e-9, 1e300]),
     st.floats(),
     st.text(max_size=8),
     st.sampled_from(
-        ["", "0", "nan", "-inf", "22:00", "spot", "2023-02-30", "9999-12-31T23:59:59Z"]
+        [
+            "",
+            "0",
+            "nan",
+            "a\x07",
+            "b" * 300,
+            "-inf",
+            "22:00",
+            "spot",
+            "2023-02-30",
+            "9999-12-31T23:59:59Z",
+        ]
     ),
     st.lists(st.integers(), max_size=2),
     st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),

@@ -18,7 +18,6 @@ from checkpointing.hazard_posterior import Risk
 from cluster.driver import ClusterDriver
 from cluster.inbox import Inbox
 from cluster.intents import Intent
-from jobs import events as ev
 from jobs.arrays import members
 from jobs.durations import US_PER_MS, US_PER_S
 from jobs.errors import FencedError, LowtideError
@@ -26,25 +25,28 @@ from jobs.ledger.entries import Entry
 from jobs.rows import AttemptRow, BudgetRow, JobRow, NodeRow
 from jobs.state import State
 from jobs.store import JobStore
-from scheduler import commands as cmd
-from scheduler import intake
 from scheduler.budget_changes import Change, after, changes, outcome
 from scheduler.budget_desk import BudgetDesk
 from scheduler.catalog import Catalog
 from scheduler.clock import Clock
-from scheduler.decide import decide
 from scheduler.enact import Enactor
 from scheduler.endings import next_upkeep_us, upkeep
 from scheduler.feasibility import check_submit
+from scheduler.horizon_keeper import HorizonKeeper, highs
 from scheduler.ids import IdSource
 from scheduler.metering import Meter
 from scheduler.observe import next_price_us, observe
 from scheduler.open_intents import OpenIntents
-from scheduler.plan import Plan
 from scheduler.reconcile import reconcile
 from scheduler.recorder import Recorder, subject_of
 from scheduler.risk import risk_of, risks_of
 from scheduler.schedule_desk import ScheduleDesk, schedule_view
+
+from jobs import events as ev
+from scheduler import commands as cmd
+from scheduler import intake
+from scheduler.decide import decide
+from scheduler.plan import Plan
 from scheduler.snapshot import PolicySettings, Snapshot
 
 LEADER_TTL_US = 10 * US_PER_S
@@ -79,6 +81,7 @@ class Controller:
         catalog: Catalog,
         settings: PolicySettings,
         holder: str,
+        horizon_wall_s: float | None = None,
     ) -> None:
         """Take the adapters of one world; nothing is read or written before ``start``."""
         self._store = store
@@ -90,6 +93,7 @@ class Controller:
         self._catalog = catalog
         self._settings = settings
         self._holder = holder
+        self._horizons = HorizonKeeper(highs(wall_s=horizon_wall_s))
         self._epoch = 0
         self._renewed_us = 0
         self._risks: Mapping[str, Mapping[str, Risk]] = MappingProxyType({})
@@ -163,7 +167,7 @@ class Controller:
             self._recorder.emit(event, cause="upkeep")
         for crossed in list(self._desk.crossings(now_us)):
             self._recorder.emit(crossed, cause="meter")
-        self._seen = self._snapshot(now_us)
+        self._seen = self._horizons.into(self._snapshot(now_us))
         plan = decide(self._seen)
         for event in self._enactor.plan(plan, now_us=now_us):
             self._recorder.emit(event, cause="plan")

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scheduler import admission, budget_leaving, budgets, claims, preemption, scaling, spot_policy
 from scheduler.budget_purses import Purses
-from scheduler.market import Market
+from scheduler.horizon_gap import expected
 from scheduler.needs import REACTION_US
 from scheduler.placement import Pools, place_all
-from scheduler.plan import Plan
-from scheduler.snapshot import Snapshot
 from scheduler.turns import Turns
 from scheduler.victims import Way, make_way
+
+from scheduler import admission, budget_leaving, budgets, claims, preemption, scaling, spot_policy
+from scheduler.market import Market
+from scheduler.plan import Plan
+from scheduler.snapshot import Snapshot
 from scheduler.wishes import Wait, Wish
 
 
@@ -58,13 +60,17 @@ def decide(snapshot: Snapshot) -> Plan:
         snapshot.nodes, places=placed.places, waits=waits, market=market, kept=moves.kept
     )
 
+    preempts = (*settled.preempts, *moves.preempts, *stops)
+    stopped = {one.attempt_id for one in preempts}
+
     return Plan(
         new_nodes=(*new_nodes, *moves.new_nodes),
         places=tuple(placed.places),
         defers=tuple(wait.defer() for wait in waits),
-        preempts=(*settled.preempts, *moves.preempts, *stops),
+        preempts=preempts,
         reservations=tuple(settled.reservations),
         releases=tuple(scaled.releases),
+        expected=expected(snapshot, placed.places, stopped=stopped),
         wake_at_us=_wake_at_us(
             market,
             (at_us for wait in waits for at_us in wait.wakes_us),

@@ -12,6 +12,7 @@ from jobs.durations import US_PER_MS
 from jobs.rows import JobRow
 from jobs.spec import JobSpec
 from scheduler.needs import at_risk_ms, is_sure, overhead_ms, with_stalls_ms
+
 from scheduler.snapshot import Snapshot
 
 MS_PER_HOUR = 3_600_000
@@ -93,6 +94,7 @@ class Market:
         """Index the offers."""
         self.now_us = snapshot.now_us
         self.settings = snapshot.settings
+        self.horizon = snapshot.horizon
         self.egress_nanos_per_gb = snapshot.egress_nanos_per_gb
         self.homes = snapshot.homes
         self.offers = {offer.flavor.name: offer for offer in snapshot.offers}

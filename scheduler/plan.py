@@ -63,6 +63,19 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the rest of all planned work comes to, as things are expected; see ``horizon_gap``."""
+
+    cost_usd_nanos: int  # under this plan
+    bound_usd_nanos: int  # at the least
+
+    @property
+    def ratio(self) -> float:
+        """Cost / bound; 1 when nothing is left to pay."""
+        return self.cost_usd_nanos / self.bound_usd_nanos if self.bound_usd_nanos else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All decisions of a cycle. ``wake_at_us`` None = only a notice can change anything."""
 
@@ -73,3 +86,4 @@ class Plan:
     releases: tuple[Release, ...] = ()
     reservations: tuple[tuple[str, Reservation], ...] = ()  # of live attempts, replaced
     wake_at_us: int | None = None
+    expected: Expected | None = None  # None without a plan ahead

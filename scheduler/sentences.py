@@ -91,6 +91,15 @@ def waits_for_spot(*, until_us: int | None, more_nanos: int, per_hour: bool) -> 
     )
 
 
+def waits_for_turn(flavor: str, *, usd_nanos_per_hour: int, until_us: int | None) -> str:
+    """The plan of the whole queue has something cheaper for it than what has room now."""
+    until = "" if until_us is None else f" before {show_instant(until_us)}"
+    return (
+        f"Waits for cheaper capacity, which the plan of the whole queue expects{until}: "
+        f"{flavor} costs {show_usd(usd_nanos_per_hour)}/h now or is worth more to another job."
+    )
+
+
 def waits_for_capacity(spec: JobSpec, *, late_deadline_us: int | None) -> str:
     """Nothing that is allowed has room."""
     text = f"Waits for capacity: {show_size(spec)}, and every allowed flavor is at its limit"

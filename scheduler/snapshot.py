@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cluster.offers import Offer
 from jobs.rows import AttemptRow, JobRow, NodeRow
 from scheduler.budget_view import BudgetView
+from scheduler.horizon import Horizon
 from scheduler.windows import PriceWindow
 
 
@@ -38,6 +39,7 @@ class PolicySettings:
     drain_grace_ms: int = 30_000  # grace of a preemption that we ask for
     cooldown_ms: int = 60_000  # back-off after a failed launch, doubled with each in a row
     retry_delay_ms: int = 1_000  # pause before a failed script is tried again
+    horizon_ms: int = 0  # age at which the plan ahead is worked out anew; 0 = never any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,3 +61,4 @@ class Snapshot:
     egress_nanos_per_gb: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by regions
     homes: Mapping[str, str] = field(default_factory=dict)  # region of a job's restore point
     settings: PolicySettings = field(default_factory=PolicySettings)
+    horizon: Horizon | None = None  # None = every job is decided for itself

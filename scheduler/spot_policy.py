@@ -18,18 +18,20 @@ from dataclasses import dataclass, replace
 
 from cluster.flavors import Flavor
 from jobs.durations import US_PER_MS
-from jobs.reasons import Reason
 from jobs.rows import JobRow
-from scheduler import baselines, lowtide
-from scheduler.market import Choice, Market
+from scheduler.horizon_steer import steered
 from scheduler.needs import (
     REACTION_US,
     latest_spot_start_us,
     latest_start_us,
 )
 from scheduler.regions import Move, moves
-from scheduler.sentences import waits_for_capacity
 from scheduler.suspension import Stop, of_running
+
+from jobs.reasons import Reason
+from scheduler import baselines, lowtide
+from scheduler.market import Choice, Market
+from scheduler.sentences import waits_for_capacity
 from scheduler.wishes import Case, Running, Wait, Wish
 
 
@@ -50,9 +52,17 @@ class Policy:
     suspends: Callable[[Running], Stop | None] = lambda _: None
     moves: Callable[[Running], Move | None] = lambda _: None
 
+    plans_ahead: bool = False  # follows the plan of the whole queue (``scheduler.horizon``)
+
 
 POLICIES: dict[str, Policy] = {
-    "lowtide": Policy(wish=lowtide.wish, leaves=lowtide.leaves, suspends=of_running, moves=moves),
+    "lowtide": Policy(
+        wish=steered(lowtide.wish),
+        leaves=lowtide.leaves,
+        suspends=of_running,
+        moves=moves,
+        plans_ahead=True,
+    ),
     "on-demand": Policy(wish=baselines.on_demand, blind=baselines.on_demand),
     "spot-now": Policy(wish=baselines.spot_now),
     "greedy": Policy(wish=baselines.greedy),

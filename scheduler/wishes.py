@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.flavors import Flavor
-from jobs.reasons import Reason
 from jobs.rows import AttemptRow, JobRow
+from scheduler.needs import leave_spot_us
+
+from jobs.reasons import Reason
 from scheduler import sentences
 from scheduler.market import Choice, Market
-from scheduler.needs import leave_spot_us
 from scheduler.plan import Defer, Place
 
 
@@ -38,14 +39,16 @@ class Wish:
     in_order: bool = False  # the first choice with room counts, not the cheapest
     latest_us: int | None = None  # latest start on sure capacity, when there is a deadline
     behind: bool = False  # its budget puts it after all others
+    worth_nanos: int = 0  # of a GPU-hour to it, in the plan of the whole queue
 
     @property
-    def order(self) -> tuple[int, int, int, int, int, str]:
-        """Who goes first: those without slack by their latest start, then by priority and age."""
+    def order(self) -> tuple[int, int, int, int, int, int, str]:
+        """Who goes first: without slack by latest start, then by priority, worth and age."""
         urgent = self.on_net and self.latest_us is not None
         latest_us = (self.latest_us or 0) if urgent else 0
         job = self.job
-        return (not urgent, latest_us, self.behind, -job.spec.priority, job.submitted_us, job.id)
+        rank = (-job.spec.priority, -self.worth_nanos, job.submitted_us, job.id)
+        return (not urgent, latest_us, self.behind, *rank)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

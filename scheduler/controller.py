@@ -18,6 +18,7 @@ from checkpointing.hazard_posterior import Risk
 from cluster.driver import ClusterDriver
 from cluster.inbox import Inbox
 from cluster.intents import Intent
+from jobs import events as ev
 from jobs.arrays import members
 from jobs.durations import US_PER_MS, US_PER_S
 from jobs.errors import FencedError, LowtideError
@@ -25,10 +26,13 @@ from jobs.ledger.entries import Entry
 from jobs.rows import AttemptRow, BudgetRow, JobRow, NodeRow
 from jobs.state import State
 from jobs.store import JobStore
+from scheduler import commands as cmd
+from scheduler import intake
 from scheduler.budget_changes import Change, after, changes, outcome
 from scheduler.budget_desk import BudgetDesk
 from scheduler.catalog import Catalog
 from scheduler.clock import Clock
+from scheduler.decide import decide
 from scheduler.enact import Enactor
 from scheduler.endings import next_upkeep_us, upkeep
 from scheduler.feasibility import check_submit
@@ -37,16 +41,11 @@ from scheduler.ids import IdSource
 from scheduler.metering import Meter
 from scheduler.observe import next_price_us, observe
 from scheduler.open_intents import OpenIntents
+from scheduler.plan import Plan
 from scheduler.reconcile import reconcile
 from scheduler.recorder import Recorder, subject_of
 from scheduler.risk import risk_of, risks_of
 from scheduler.schedule_desk import ScheduleDesk, schedule_view
-
-from jobs import events as ev
-from scheduler import commands as cmd
-from scheduler import intake
-from scheduler.decide import decide
-from scheduler.plan import Plan
 from scheduler.snapshot import PolicySettings, Snapshot
 
 LEADER_TTL_US = 10 * US_PER_S

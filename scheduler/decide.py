@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from scheduler import admission, budget_leaving, budgets, claims, preemption, scaling, spot_policy
 from scheduler.budget_purses import Purses
 from scheduler.horizon_gap import expected
+from scheduler.market import Market
 from scheduler.needs import REACTION_US
 from scheduler.placement import Pools, place_all
-from scheduler.turns import Turns
-from scheduler.victims import Way, make_way
-
-from scheduler import admission, budget_leaving, budgets, claims, preemption, scaling, spot_policy
-from scheduler.market import Market
 from scheduler.plan import Plan
 from scheduler.snapshot import Snapshot
+from scheduler.turns import Turns
+from scheduler.victims import Way, make_way
 from scheduler.wishes import Wait, Wish
 
 

@@ -12,7 +12,6 @@ from jobs.durations import US_PER_MS
 from jobs.rows import JobRow
 from jobs.spec import JobSpec
 from scheduler.needs import at_risk_ms, is_sure, overhead_ms, with_stalls_ms
-
 from scheduler.snapshot import Snapshot
 
 MS_PER_HOUR = 3_600_000

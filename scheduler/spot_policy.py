@@ -18,20 +18,19 @@ from dataclasses import dataclass, replace
 
 from cluster.flavors import Flavor
 from jobs.durations import US_PER_MS
+from jobs.reasons import Reason
 from jobs.rows import JobRow
+from scheduler import baselines, lowtide
 from scheduler.horizon_steer import steered
+from scheduler.market import Choice, Market
 from scheduler.needs import (
     REACTION_US,
     latest_spot_start_us,
     latest_start_us,
 )
 from scheduler.regions import Move, moves
-from scheduler.suspension import Stop, of_running
-
-from jobs.reasons import Reason
-from scheduler import baselines, lowtide
-from scheduler.market import Choice, Market
 from scheduler.sentences import waits_for_capacity
+from scheduler.suspension import Stop, of_running
 from scheduler.wishes import Case, Running, Wait, Wish
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.flavors import Flavor
-from jobs.rows import AttemptRow, JobRow
-from scheduler.needs import leave_spot_us
-
 from jobs.reasons import Reason
+from jobs.rows import AttemptRow, JobRow
 from scheduler import sentences
 from scheduler.market import Choice, Market
+from scheduler.needs import leave_spot_us
 from scheduler.plan import Defer, Place
 
 

@@ -149,7 +149,7 @@ class Client:
 
     def check_all(self, specs: Iterable[JobSpec]) -> list[dict[str, Any]]:
         """Ask what would become of several jobs; nothing is stored."""
-        body = {"jobs": [_body(spec) for spec in specs]}
+        body = {"jobs": [body_of(spec) for spec in specs]}
         answer = self.transport.json(
             "POST", "/v1/jobs/group", params={"dry_run": "true"}, body=body
         )
@@ -164,14 +164,14 @@ class Client:
         answer = self.transport.json(
             "POST",
             "/v1/jobs/group",
-            body={"jobs": [_body(spec) for spec in specs]},
+            body={"jobs": [body_of(spec) for spec in specs]},
             headers={"Idempotency-Key": key},
         )
         return [Job(self, row) for row in answer["jobs"]]
 
     def array(self, array_id: str) -> Array:
         """Find an array by its id."""
-        page = self.transport.json("GET", "/v1/jobs", params={"array": _segment(array_id)})
+        page = self.transport.json("GET", "/v1/jobs", params={"array": segment(array_id)})
         return Array(self, [Job(self, row) for row in page["jobs"]])
 
     def check(self, spec: JobSpec | Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Client:
             SpecError, InfeasibleError: what ``submit`` would raise.
         """
         answer: dict[str, Any] = self.transport.json(
-            "POST", "/v1/jobs", params={"dry_run": "true"}, body=_body(_as_spec(spec))
+            "POST", "/v1/jobs", params={"dry_run": "true"}, body=body_of(_as_spec(spec))
         )
         return answer
 
@@ -194,7 +194,7 @@ class Client:
             SpecError, InfeasibleError: what ``submit`` would raise.
         """
         params = {"curve": "true" if curve else "false"}
-        body = _body(_as_spec(spec))
+        body = body_of(_as_spec(spec))
         told = self.transport.json("POST", "/v1/quotes", params=params, body=body)
         return decoded(told, into=Quote)  # type: ignore[no-any-return]
 
@@ -202,7 +202,7 @@ class Client:
         """Queue a spec whose code is uploaded already."""
         key = idempotency_key or secrets.token_hex(16)  # noqa: TID251 - made on a user's machine
         answer = self.transport.json(
-            "POST", "/v1/jobs", body=_body(spec), headers={"Idempotency-Key": key}
+            "POST", "/v1/jobs", body=body_of(spec), headers={"Idempotency-Key": key}
         )
         return Job(self, answer.get("job", answer))
 
@@ -265,7 +265,7 @@ class Client:
 
     def detail(self, job_id: str) -> dict[str, Any]:
         """Give a job with its attempts: ``{"job": ..., "attempts": [...]}``."""
-        return self._object(f"/v1/jobs/{_segment(job_id)}")
+        return self._object(f"/v1/jobs/{segment(job_id)}")
 
     def act(self, job_id: str, verb: str) -> Job:
         """Ask for ``cancel``, ``pause`` or ``resume``, and give the job as it is after it.
@@ -277,23 +277,23 @@ class Client:
 
     def act_all(self, job_id: str, verb: str) -> list[Job]:
         """Do the same to a job or to every element of an array that is not over."""
-        path = f"/v1/jobs/{_segment(job_id)}/{verb}"
+        path = f"/v1/jobs/{segment(job_id)}/{verb}"
         answer = self.transport.json("POST", path, repeatable=False)
         return [Job(self, row) for row in answer.get("jobs", [answer["job"]])]
 
     def events(self, job_id: str) -> dict[str, Any]:
         """Give a job's part of the journal."""
-        return self._object(f"/v1/jobs/{_segment(job_id)}/events")
+        return self._object(f"/v1/jobs/{segment(job_id)}/events")
 
     def about(self, job_id: str, part: str) -> dict[str, Any]:
         """Give the ``quote`` of a job's submission beside what came, or ``explain`` it."""
-        return self._object(f"/v1/jobs/{_segment(job_id)}/{part}")
+        return self._object(f"/v1/jobs/{segment(job_id)}/{part}")
 
     # ------------------------------------------------------- money and capacity
 
     def cost(self, job_id: str | None = None) -> dict[str, Any]:
         """Give one job's statement, or the summary of all jobs, idle time and overhead."""
-        return self._object(f"/v1/jobs/{_segment(job_id)}/cost" if job_id else "/v1/cost")
+        return self._object(f"/v1/jobs/{segment(job_id)}/cost" if job_id else "/v1/cost")
 
     def nodes(self) -> list[dict[str, Any]]:
         """List the nodes that are up."""
@@ -305,12 +305,12 @@ class Client:
 
     def evict(self, node_id: str, *, notice: str = "30s") -> dict[str, Any]:
         """Start a game day: a real eviction after ``notice`` ("0s" = none at all)."""
-        path = f"/v1/nodes/{_segment(node_id)}/evict"
+        path = f"/v1/nodes/{segment(node_id)}/evict"
         return self._post(path, {"notice": notice})
 
     def cordon(self, node_id: str, *, cordoned: bool = True) -> dict[str, Any]:
         """Let a node take no new attempts, or again."""
-        path = f"/v1/nodes/{_segment(node_id)}/cordon"
+        path = f"/v1/nodes/{segment(node_id)}/cordon"
         return self._post(path, {"cordoned": cordoned})
 
     def audit(self) -> dict[str, Any]:
@@ -382,12 +382,12 @@ def _as_spec(spec: JobSpec | Mapping[str, Any]) -> JobSpec:
     return spec if isinstance(spec, JobSpec) else parse_spec(spec)
 
 
-def _body(spec: JobSpec) -> dict[str, Any]:
+def body_of(spec: JobSpec) -> dict[str, Any]:
     """Only what the user set, so that an older server is not asked about newer fields."""
     return {"version": spec.version, **spec.model_dump(mode="json", exclude_defaults=True)}
 
 
-def _segment(name: str) -> str:
+def segment(name: str) -> str:
     """Refuse what cannot be an id before it becomes a part of an address."""
     if not name or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise UnknownSubjectError(

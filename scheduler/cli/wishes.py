@@ -66,7 +66,7 @@ def _spec(
     """Build one specification; ``at`` is where it stands in the file."""
     fields = document.data[at[0]] if at else document.data
     try:
-        return JobSpec.model_validate({**_at_home(fields, file=file), **given})
+        return JobSpec.model_validate({**at_home(fields, file=file), **given})
     except ValidationError as error:
         problem = spec_error(error)
         loc = error.errors(include_url=False)[0]["loc"]
@@ -151,7 +151,7 @@ def read_file(file: Path) -> Document:
     )
 
 
-def _at_home(data: Mapping[str, Any], *, file: Path | None) -> dict[str, Any]:
+def at_home(data: Mapping[str, Any], *, file: Path | None) -> dict[str, Any]:
     """A script named in a file is looked for beside that file."""
     fields = dict(data)
     script = fields.get("script")

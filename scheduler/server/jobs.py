@@ -84,7 +84,7 @@ async def submit_group(
 async def _submitted(context: Context, command: SubmitAll) -> tuple[list[JobRow], int]:
     codes = dict.fromkeys(spec.code for spec in command.specs if spec.code)
     for code in codes if not command.dry_run else ():
-        await run_in_threadpool(_check_code, context, code)
+        await run_in_threadpool(check_code, context, code)
     known = None
     if command.idempotency_key:
         known = await run_in_threadpool(context.store.job_by_key, command.idempotency_key)
@@ -213,7 +213,12 @@ def events(job_id: str, context: InContext) -> Response:
     return answer({"events": sorted(found, key=lambda record: record.seq)})
 
 
-def _check_code(context: Context, code: str) -> None:
+def check_code(context: Context, code: str) -> None:
+    """Check that an archive was uploaded.
+
+    Raises:
+        SpecError: it was not.
+    """
     if not context.storage.exists(key_of(code)):
         raise SpecError(
             f"Field 'code': no archive {code} was uploaded.",

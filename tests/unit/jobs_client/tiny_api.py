@@ -143,7 +143,7 @@ def _handler(api: TinyApi) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_GET = do_POST = do_PUT = do_HEAD = handle_any  # noqa: N815 - the library's names
+        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = handle_any  # noqa: N815 - the library's names
 
         def log_message(self, *_: object) -> None:
             """Be quiet."""

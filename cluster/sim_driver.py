@@ -8,6 +8,8 @@ Rules of this world:
 
 - a launch is accepted at once (billing starts) and joins after the flavor's boot time. Beyond the
   limit it is refused at once or, when only launching tells (``probe``), after the boot time;
+- with ``probe`` a refusal and a loss say how many nodes there are now. That holds for a pause,
+  which doubles with each refusal in a row; then the flavor's own limit is all that is known again;
 - every node that exists counts against the limit until it is gone, one under notice too;
 - when a limit falls below the nodes that are up, the YOUNGEST of them get the notice (they have
   the least to lose, and the choice is the same in every replay), and die at its end.
@@ -46,6 +48,9 @@ from cluster.sim_training import TrainingFloor
 from cluster.sim_world import Agenda, Outbox
 from jobs.durations import US_PER_MS
 
+_PAUSE_US, _DOUBLINGS = 300_000_000, 4
+"""A refused launch tells for 5 minutes, the next one in a row for 10, and so on up to 80."""
+
 
 @dataclass(slots=True)
 class SimNode:
@@ -81,6 +86,8 @@ class SimDriver:
         self._probe = probe
         self._failing_launches = 0
         self._liars: dict[str, None] = {}
+        self._refusals: dict[str, int] = {}  # of each flavor, since it last gave a node
+        self._told: dict[str, int] = {}  # when a launch or a loss last told of each
         for flavor in self._flavors.values():
             self._see_capacity(flavor.name, at_us=start_us)
             self._watch(flavor.name, after_us=start_us)
@@ -203,12 +210,30 @@ class SimDriver:
             return
         self._outbox.post(NodeBooted(id="", at_us=at_us, node_id=intent.node_id))
         if refusal:
-            self._agenda.at(
-                joins_us, lambda due_us: self._say_failed(intent.node_id, refusal, at_us=due_us)
-            )
+            self._agenda.at(joins_us, lambda due_us: self._refused(intent, refusal, at_us=due_us))
             return
         self._nodes[intent.node_id] = SimNode(intent.node_id, flavor.name)
         self._agenda.at(joins_us, lambda due_us: self._join(intent.node_id, at_us=due_us))
+
+    def _refused(self, intent: LaunchNode, detail: str, *, at_us: int) -> None:
+        self._say_failed(intent.node_id, detail, at_us=at_us)
+        self._tell(intent.flavor, at_us=at_us)
+
+    def _tell(self, flavor: str, *, at_us: int) -> None:
+        """Report what a launch or a loss taught; after a pause it may be otherwise again."""
+        if self._told.get(flavor) == at_us:
+            return  # a gang that is refused was told once
+        refusals = self._refusals.get(flavor, 0)
+        self._told[flavor], self._refusals[flavor] = at_us, refusals + 1
+        staying = [node for node in self._nodes.values() if node.deadline_us is None]
+        up = sum(node.flavor == flavor for node in staying)
+        self._outbox.post(CapacitySeen(id="", at_us=at_us, flavor=flavor, limit=up))
+
+        def forget(due_us: int) -> None:
+            if self._told[flavor] == at_us:
+                self._see_capacity(flavor, at_us=due_us)
+
+        self._agenda.at(at_us + (_PAUSE_US << min(refusals, _DOUBLINGS)), forget)
 
     def _refusal(self, flavor: Flavor) -> str:
         if self._failing_launches > 0:
@@ -227,6 +252,7 @@ class SimDriver:
         node = self._nodes.get(node_id)
         if node is not None:
             node.joined = True
+            self._refusals.pop(node.flavor, None)
             self._outbox.post(
                 NodeJoined(id="", at_us=at_us, node_id=node_id, address=f"sim-{node_id}")
             )
@@ -273,7 +299,8 @@ class SimDriver:
             self._agenda.at(change_us, lambda at_us: self._limit_changed(flavor, at_us=at_us))
 
     def _limit_changed(self, flavor: str, *, at_us: int) -> None:
-        self._see_capacity(flavor, at_us=at_us)
+        if not self._probe:
+            self._see_capacity(flavor, at_us=at_us)
         staying = [
             node.id
             for node in self._nodes.values()
@@ -283,6 +310,8 @@ class SimDriver:
         notice_us = self._flavors[flavor].notice_ms * US_PER_MS
         for node_id in reversed(staying[len(staying) - max(0, surplus) :]):
             self._notice(node_id, notice_us, at_us=at_us)
+        if self._probe and surplus > 0:
+            self._tell(flavor, at_us=at_us)
         self._watch(flavor, after_us=at_us)
 
     def _see_capacity(self, flavor: str, *, at_us: int) -> None:

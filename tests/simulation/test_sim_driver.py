@@ -134,8 +134,30 @@ def test_a_probe_costs_its_boot_time() -> None:
     """Where only launching tells, the limit is not shown and a refusal comes after the boot."""
     world = World(0, 2, probe=True)
     world.launch("n")
-    assert world.until(60) == ["0 capacity-seen 2", "0 node-booted", "60 launch-failed"]
-    assert world.until(2_000) == ["1000 capacity-seen 2"]
+    assert world.until(60) == [
+        "0 capacity-seen 2",
+        "0 node-booted",
+        "60 launch-failed",
+        "60 capacity-seen 0",
+    ]
+
+
+def test_what_a_probe_told_holds_for_a_pause_that_doubles() -> None:
+    """5 minutes, then 10: what the limit does meanwhile is not shown, and losses tell as well."""
+    world = World(0, 2, probe=True)
+    world.launch("n")
+    world.until(60)
+    assert world.until(360) == ["360 capacity-seen 2"]
+    world.launch("m")
+    assert world.until(420)[-1] == "420 capacity-seen 0"
+    assert world.until(2_000) == ["1020 capacity-seen 2"]
+    world.launch("o")
+    assert world.until(2_060) == ["2000 node-booted", "2060 node-joined"]
+    world = World(2, 1, probe=True, boot_ms=0)
+    world.launch("a")
+    world.launch("b")
+    world.until(999)
+    assert world.until(1_000) == ["1000 eviction-noticed", "1000 capacity-seen 1"]
 
 
 def test_a_falling_limit_takes_the_youngest_with_notice() -> None:

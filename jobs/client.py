@@ -313,6 +313,22 @@ class Client:
         path = f"/v1/nodes/{segment(node_id)}/cordon"
         return self._post(path, {"cordoned": cordoned})
 
+    def budgets(self) -> dict[str, Any]:
+        """Give the budgets: ``{"now_us": ..., "budgets": [...]}``, amounts in nano-dollars."""
+        return self._object("/v1/budgets")
+
+    def apply_budgets(self, changes: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Set and remove budgets, and give what that does; repeating it changes nothing.
+
+        Args:
+            changes: ``{"budgets": [...], "remove": [...], "why": "..."}``; docs/budgets.md.
+            dry_run: only say what would change.
+        """
+        answer: dict[str, Any] = self.transport.json(
+            "POST", "/v1/budgets", params={"dry_run": dry_run}, body=changes
+        )
+        return answer
+
     def audit(self) -> dict[str, Any]:
         """Let the server check its own books."""
         return self._object("/v1/audit")

@@ -15,7 +15,7 @@ from typing import Any
 from jobs.budget import BudgetChanges, Owner, show_owner
 from jobs.budget_events import BudgetRemoved, BudgetSet
 from jobs.budget_fold import HANDLERS
-from jobs.errors import UnknownSubjectError
+from jobs.errors import ConflictError, UnknownSubjectError
 from jobs.ledger.entries import Entry
 from jobs.reasons import Reason
 from jobs.rows import BudgetRow, JobRow
@@ -36,7 +36,9 @@ def changes(asked: BudgetChanges, desk: BudgetDesk, *, now_us: int) -> list[Chan
 
     Raises:
         UnknownSubjectError: a budget that is to be removed does not exist.
+        ConflictError: a budget is the configuration file's.
     """
+    _check_sources(asked, desk)
     found: list[Change] = []
     for name in _removed(asked, desk):
         gone = desk.remove(name, now_us=now_us, by=asked.by, why=asked.why)
@@ -48,6 +50,17 @@ def changes(asked: BudgetChanges, desk: BudgetDesk, *, now_us: int) -> list[Chan
         if made is not None:
             found.append(made)
     return found
+
+
+def _check_sources(asked: BudgetChanges, desk: BudgetDesk) -> None:
+    """What is in the configuration file would be set back by it at the next start."""
+    for name in (*asked.remove, *(budget.name for budget in asked.budgets)):
+        row = desk.state.budgets.get(name)
+        if row is not None and row.removed_us is None and row.source == "file":
+            raise ConflictError(
+                f"Budget '{name}' is set by the server's lowtide.yaml.",
+                remedy="Change it there and start the server again, or give this one another name.",
+            )
 
 
 def _removed(asked: BudgetChanges, desk: BudgetDesk) -> list[str]:

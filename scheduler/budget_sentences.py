@@ -28,6 +28,7 @@ def waits_for_money(
     left: int,
     held_percent: int | None,
     more_us: int | None,
+    never: bool,
     claimant: str,
     deadline_us: int | None,
 ) -> str:
@@ -40,7 +41,9 @@ def waits_for_money(
     parts = [f"Waits for budget: {why}"]
     if claimant:
         parts.append(f"{claimant} waits before it")
-    if more_us is not None:
+    if never:
+        parts.append("it cannot be finished within this budget: raise the limit, or remove it")
+    elif more_us is not None:
         parts.append(f"there is more from {show_instant(more_us)} on")
     if deadline_us is not None:
         parts.append(f"its deadline {show_instant(deadline_us)} does not break the budget")

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Self
+from difflib import get_close_matches
+from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -175,8 +176,8 @@ def twice(budgets: Iterable[BudgetSettings]) -> tuple[int, str] | None:
     return None
 
 
-def parse_budgets(text: str, *, source: str) -> list[dict[str, Any]]:
-    """Check a YAML file of budgets, and give them as plain data for the API.
+def parse_budgets(text: str, *, source: str) -> tuple[Budget, ...]:
+    """Read a YAML file of budgets; ``source`` names it in errors.
 
     Raises:
         FileFormatError: something in it is wrong; names line and field.
@@ -193,20 +194,17 @@ def parse_budgets(text: str, *, source: str) -> list[dict[str, Any]]:
             f"there are two budgets called '{double[1]}'",
             remedy="Rename one; without a name, the owner and the period make it.",
         )
-    return [
-        one.model_dump(mode="json", by_alias=True, exclude_unset=True, round_trip=True)
-        for one in model.budgets
-    ]
+    return tuple(one.budget() for one in model.budgets)
 
 
 def _explained(error: ValidationError, document: Document) -> FileFormatError:
     first = error.errors(include_url=False)[0]
     text = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        known = ", ".join(
-            field.alias or name for name, field in BudgetSettings.model_fields.items()
-        )
-        return document.error(first["loc"], "unknown field", remedy=f"Known fields: {known}.")
+        known = [field.alias or name for name, field in BudgetSettings.model_fields.items()]
+        near = get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Known fields: {', '.join(known)}."
+        return document.error(first["loc"], "unknown field", remedy=hint)
     if first["type"] == "missing":
         return document.error(first["loc"], "it is missing", remedy=f"Add '{first['loc'][-1]}'.")
     return document.error(first["loc"], text, remedy="Correct it; docs/budgets.md has the format.")

@@ -28,6 +28,7 @@ from scheduler.budget_purses import (
     reserve,
 )
 from scheduler.budget_sentences import waits_for_hours, waits_for_money, waits_for_pace
+from scheduler.budget_view import US_PER_HOUR
 from scheduler.market import MS_PER_HOUR, Choice, Market, plain_wall_ms
 from scheduler.needs import guarded_ms, overhead_ms
 from scheduler.plan import Place
@@ -56,6 +57,7 @@ class Obstacle:
     purse: Purse
     need: int  # what the rest of the job costs at the price of now
     wakes_us: int | None  # when that may change by itself
+    least: int = 0  # what the shortest start that makes sense can cost
 
 
 def ranked(wishes: Iterable[Wish], *, purses: Purses) -> list[Wish]:
@@ -151,7 +153,8 @@ def _of_money(
         whole, useful_us = True, min(wall_us, _WORTH_OVERHEADS * overhead_us) + useful_us
     if whole and most_us >= useful_us:
         return None
-    return Obstacle(want=Want.MONEY, purse=purse, need=need, wakes_us=_more_us(purse))
+    least = rate_at_most(job.spec, choice.offer) * useful_us // US_PER_HOUR
+    return Obstacle(want=Want.MONEY, purse=purse, need=need, wakes_us=_more_us(purse), least=least)
 
 
 def _is_too_big(purse: Purse, need: int, wall_us: int) -> bool:
@@ -175,7 +178,7 @@ def _can_ever(obstacle: Obstacle) -> bool:
     """Whether a claim makes sense: money that never comes is not kept from others."""
     row = obstacle.purse.view.row
     if row.terms.period not in {Period.ONCE, Period.TOTAL}:
-        return True
+        return obstacle.least <= row.terms.limit_usd_nanos
     return obstacle.need <= obstacle.purse.left + obstacle.purse.view.reserved_usd_nanos
 
 
@@ -201,6 +204,7 @@ def _sentence(obstacle: Obstacle, job: JobRow) -> str:
                 left=purse.left,
                 held_percent=row.crossed_percent if obstacle.want is Want.THRESHOLD else None,
                 more_us=obstacle.wakes_us,
+                never=not _can_ever(obstacle),
                 claimant=purse.claimant,
                 deadline_us=job.deadline_us,
             )

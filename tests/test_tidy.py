@@ -101,6 +101,7 @@ PURE = {
     "scheduler.budget_periods",
     "scheduler.budget_purses",
     "scheduler.budget_sentences",
+    "scheduler.budget_status",
     "scheduler.budget_view",
     "scheduler.budgets",
     "scheduler.cost_to_go",

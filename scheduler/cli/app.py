@@ -13,6 +13,7 @@ from jobs.errors import LowtideError, UnreachableError
 from scheduler.cli import (
     acting,
     auditing,
+    budgets,
     capacity,
     checkpoints,
     diagnosing,
@@ -20,6 +21,7 @@ from scheduler.cli import (
     looking,
     money,
     quoting,
+    schedules,
     serving,
     simulating,
     submitting,
@@ -81,7 +83,9 @@ def build() -> typer.Typer:
     for name, function, panel, exits in COMMANDS:
         app.command(name, cls=SectionedCommand, rich_help_panel=panel, epilog=exits)(function)
     app.add_typer(_checkpoints(), name="checkpoints", rich_help_panel=JOBS)
+    app.add_typer(_schedules(), name="schedules", rich_help_panel=JOBS)
     app.add_typer(_windows(), name="windows", rich_help_panel=CAPACITY)
+    app.add_typer(_budgets(), name="budgets", rich_help_panel=CAPACITY)
     return app
 
 
@@ -89,6 +93,21 @@ def _windows() -> typer.Typer:
     group = typer.Typer(rich_markup_mode=None, cls=SectionedGroup, invoke_without_command=True)
     group.callback(epilog=EXITS)(windows.windows)
     group.command("apply", cls=SectionedCommand, epilog=EXITS)(windows.apply)
+    return group
+
+
+def _budgets() -> typer.Typer:
+    group = typer.Typer(rich_markup_mode=None, cls=SectionedGroup, invoke_without_command=True)
+    group.callback(epilog=EXITS)(budgets.budgets)
+    for name, function in (("apply", budgets.apply), ("set", budgets.set_), ("rm", budgets.rm)):
+        group.command(name, cls=SectionedCommand, epilog=EXITS)(function)
+    return group
+
+
+def _schedules() -> typer.Typer:
+    group = typer.Typer(help=schedules.HELP, rich_markup_mode=None, cls=SectionedGroup)
+    for name, function, exits in schedules.COMMANDS:
+        group.command(name, cls=SectionedCommand, epilog=exits)(function)
     return group
 
 
@@ -104,8 +123,8 @@ def run(args: Sequence[str]) -> int:
     as_json = "--json" in _before_dashes(args)
     if list(args) == ["--version"]:
         args = ["version"]
-    if list(args) == ["checkpoints"]:
-        args = ["checkpoints", "--help"]
+    if list(args) in (["checkpoints"], ["schedules"]):
+        args = [*args, "--help"]
     try:
         result = build()(args=list(args) or ["--help"], standalone_mode=False, prog_name="lowtide")
         sys.stdout.flush()

@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 
 from scheduler.server import (
     agents,
+    budgets,
     code,
     errors,
     health,
@@ -16,6 +17,7 @@ from scheduler.server import (
     logs,
     nodes,
     quotes,
+    schedules,
     windows,
 )
 from scheduler.server.auth import Door, described
@@ -33,7 +35,7 @@ def create_app(context: Context, *, token: str) -> FastAPI:
     )
     app.state.context = context
     guarded = [Depends(described)]
-    for part in (ledger, logs, quotes, jobs, nodes, agents, code, windows):
+    for part in (ledger, logs, quotes, jobs, nodes, agents, code, windows, budgets, schedules):
         app.include_router(part.router, dependencies=guarded)
     app.include_router(health.router)
     errors.install(app)

@@ -12,7 +12,14 @@ from jobs.durations import US_PER_MS
 from jobs.rows import JobRow
 from scheduler.cost_to_go import Action, Table, Terms, solve, states
 from scheduler.market import Choice, Market
-from scheduler.needs import at_risk_ms, guarded_ms, overhead_ms, work_if_lost_ms
+from scheduler.needs import (
+    at_risk_ms,
+    guarded_ms,
+    latest_spot_start_us,
+    latest_start_us,
+    overhead_ms,
+    work_if_lost_ms,
+)
 from scheduler.survival import US_PER_HOUR, Spell, present
 from scheduler.wishes import Case, Running
 
@@ -84,15 +91,22 @@ def of_running(running: Running) -> Outlook | None:
     job, market = running.job, running.market
     if job.deadline_us is None or running.attempt.training_us is None:
         return None
+    left_ms = work_if_lost_ms(job, running.attempt, now_us=market.now_us)
+    surest, settings = market.sure_flavors(job.spec), market.settings
+    again_us = latest_start_us(job, surest, work_ms=left_ms, restores=True, settings=settings)
     choices = sorted(market.choices(job), key=lambda choice: choice.key)
     sures = tuple(one for one in choices if one.flavor.name == running.flavor.name)
-    spots = tuple(one for one in choices if not one.sure and one.offer.launchable >= job.spec.nodes)
+    spots = tuple(
+        one
+        for one in choices
+        if not one.sure
+        and one.offer.launchable >= job.spec.nodes
+        and latest_spot_start_us(job, one.flavor, sure_start_us=again_us, settings=settings)
+        > market.now_us
+    )
     if not spots or not sures:
         return None
-    left_ms = work_if_lost_ms(job, running.attempt, now_us=market.now_us)
-    needed_ms = guarded_ms(job.spec, left_ms, settings=market.settings)
-    needed_ms += overhead_ms(job, running.flavor, restores=True)
-    slack_us = job.deadline_us - market.now_us - needed_ms * US_PER_MS
+    slack_us = again_us - market.now_us
     return _outlook(job, market, spots, sures, slack_us=slack_us, work_ms=left_ms)
 
 

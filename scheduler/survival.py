@@ -26,7 +26,7 @@ PRIOR_CHANGES = 32.0
 """How many changes of its own a flavor must have seen to weigh as much as the prior."""
 FIRST_AGE_H = 1.0
 """Age that is assumed of a spell that was on when we began to look, hours."""
-_OCTAVE = 2  # factors are rounded to this many steps per doubling, so that tables are shared
+_OCTAVE = 1  # factors are rounded to this many steps per doubling, so that tables are shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,8 +42,9 @@ def test_a_place_that_flickers_is_feared_and_a_calm_one_is_trusted() -> None:
     flicker = hours(*((at / 10, at % 2) for at in range(80)))
     spell = present([flicker], nodes=1, now_us=8 * US_PER_HOUR, up=True)
     assert min(spell.up_factor, spell.down_factor) > 1.3
-    calm = present([hours((0, 1))], nodes=1, now_us=10_000 * US_PER_HOUR, up=True)
-    assert calm.up_factor < 1 == calm.down_factor
+    days = hours(*((12.2 * (at // 2) + 12 * (at % 2), 1 - at % 2) for at in range(80)))
+    calm = present([days], nodes=1, now_us=500 * US_PER_HOUR, up=True)
+    assert calm.up_factor < 1 <= calm.down_factor
 
 
 def test_without_a_history_what_is_up_now_counts() -> None:

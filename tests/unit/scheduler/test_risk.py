@@ -15,6 +15,7 @@ from jobs.spec import Market
 from scheduler.catalog import Catalog
 from scheduler.price_book import PriceBook
 from scheduler.risk import risk_of, risks_of
+from scheduler.survival import HAZARD, YOUNG_H
 from tests.builders import START_US, History, a_job, a_kind
 
 HOUR_US = 3_600 * 1_000_000
@@ -117,7 +118,7 @@ def test_where_no_notice_is_promised_none_counts() -> None:
 
 
 def test_an_observed_spell_tells_by_its_age() -> None:
-    """Back for an hour: 0.8 evictions in 1.4 hours, not one in a day; going again: in 0.4."""
+    """Back for an hour: A evictions in 1 + a0 hours, not one in a day; going again: in a0."""
     history = a_gang("n")
     since_us = 0
     for level in (0, 10):
@@ -129,12 +130,12 @@ def test_an_observed_spell_tells_by_its_age() -> None:
     attempt = history.state.attempts["job-1/1"]
     risk = risk_of(history.state, a_catalog(), attempt, now_us=since_us + HOUR_US)
     assert risk is not None
-    assert risk.exposure_ms == pytest.approx(1.4 * HOUR_MS, rel=1e-3)
-    assert risk.evictions_ppm == pytest.approx(800_000, rel=0.5)
+    assert risk.exposure_ms == pytest.approx((1 + YOUNG_H) * HOUR_MS, rel=1e-3)
+    assert risk.evictions_ppm == pytest.approx(HAZARD * 1_000_000, rel=0.5)
     history.add(SPOT.name, ev.FlavorLimited(at_us=history.now_us, flavor=SPOT.name, limit=0))
     going = risk_of(history.state, a_catalog(), attempt, now_us=since_us + HOUR_US)
     assert going is not None
-    assert going.exposure_ms == 0.4 * HOUR_MS
+    assert going.exposure_ms == YOUNG_H * HOUR_MS
     bought = a_catalog(replace(SPOT, market=Market.ON_DEMAND))
     calm = risk_of(history.state, bought, attempt, now_us=since_us + HOUR_US)
     assert calm is not None

@@ -22,6 +22,7 @@ from cluster.flavors import Flavor
 from jobs.durations import MAX_MS
 from jobs.errors import FileFormatError
 from jobs.spec import NANOS_PER_USD, JobSpec, Label, Market, Name
+from jobs.wants import MAX_ELEMENTS, After, ArraySpec, OnFailure
 from scheduler.budget_settings import BudgetSettings
 from scheduler.scenario_files import as_prices, own_step_s, read_series
 from scheduler.window_settings import Holidays, WindowSettings
@@ -180,11 +181,18 @@ class JobIn(_Strict):
     regions: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     budget_usd: Annotated[Decimal, Field(gt=0, le=10**9)] | None = None
     tags: Annotated[Mapping[Label, Label], BeforeValidator(_pairs)] = Field(default_factory=dict)
+    after: Annotated[tuple[After, ...], BeforeValidator(_names)] = ()  # by name; NAME:ended
+    on_failure: OnFailure = OnFailure.CANCEL
+    array: Annotated[int, Field(ge=1, le=MAX_ELEMENTS)] | None = None
+    max_parallel: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _fraction(self) -> Self:
         if self.gpus_per_node > 1 and self.gpus_per_node % 1:
             msg = "more than one GPU must be a whole number"
+            raise ValueError(msg)
+        if self.max_parallel is not None and self.array is None:
+            msg = "max_parallel is for arrays; give array too"
             raise ValueError(msg)
         return self
 
@@ -209,6 +217,10 @@ class JobIn(_Strict):
             priority=self.priority,
             budget_usd=self.budget_usd,
             tags=self.tags,
+            after=self.after,
+            on_failure=self.on_failure,
+            array=None if self.array is None else ArraySpec(count=self.array),
+            max_parallel=self.max_parallel,
         )
 
 

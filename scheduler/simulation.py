@@ -9,7 +9,8 @@ journal, byte for byte.
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -19,10 +20,11 @@ from cluster.sim_driver import SimDriver
 from jobs.errors import LowtideError
 from jobs.memory_store import MemoryStore
 from jobs.rows import AttemptRow, JobRow
+from jobs.spec import JobSpec
 from jobs.store import JobStore
 from scheduler.catalog import Catalog
 from scheduler.clock import ManualClock
-from scheduler.commands import Mailbox, Submit
+from scheduler.commands import Mailbox, SubmitAll
 from scheduler.controller import Controller
 from scheduler.ids import CountedIds
 from scheduler.price_book import PriceBook
@@ -60,21 +62,58 @@ class Result:
 class _Desk:
     """Submissions that wait for their tick's answer."""
 
-    waiting: list[tuple[Arrival, Future[Any]]] = field(default_factory=list)
+    waiting: list[tuple[list[Arrival], Future[Any]]] = field(default_factory=list)
     job_ids: dict[str, Arrival] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)  # of accepted jobs and arrays: their ids
+
+    def order(self, group: list[Arrival]) -> SubmitAll:
+        """Give the submit of jobs that belong together, with earlier predecessors by id."""
+        return SubmitAll(specs=tuple(self._resolved(arrival.spec) for arrival in group))
 
     def settle(self) -> None:
         """Take the answers of a tick."""
-        for arrival, future in self.waiting:
+        for group, future in self.waiting:
             refusal = future.exception(timeout=0)
             if refusal is None:
-                self.job_ids[future.result(timeout=0).id] = arrival
+                self._accept(group, future.result(timeout=0))
             elif isinstance(refusal, LowtideError):
-                self.refused.append(Refused(arrival, refusal))
+                self.refused += [Refused(arrival, refusal) for arrival in group]
             else:
                 raise refusal
         self.waiting.clear()
+
+    def _accept(self, group: list[Arrival], rows: list[JobRow]) -> None:
+        left = iter(rows)
+        for arrival in group:
+            for row in islice(left, arrival.spec.array.size if arrival.spec.array else 1):
+                place = row.array
+                self.job_ids[row.id] = arrival if place is None else replace(arrival, spec=row.spec)
+                self.names[arrival.spec.label] = row.id if place is None else place.id
+
+    def _resolved(self, spec: JobSpec) -> JobSpec:
+        if not spec.after:
+            return spec
+        after = (
+            one.model_copy(update={"job": self.names.get(one.job, one.job)}) for one in spec.after
+        )
+        return spec.model_copy(update={"after": tuple(after)})
+
+
+def linked(arrivals: list[Arrival]) -> list[list[Arrival]]:
+    """Part the arrivals of one instant into groups of those that name each other, in order."""
+    home = {arrival.spec.label: index for index, arrival in enumerate(arrivals)}
+    group = list(range(len(arrivals)))
+    for index, arrival in enumerate(arrivals):
+        for one in arrival.spec.after:
+            before = home.get(one.job)
+            if before is not None:
+                new, old = sorted((group[index], group[before]))
+                group = [new if mark == old else mark for mark in group]
+    together: dict[int, list[Arrival]] = {}
+    for mark, arrival in zip(group, arrivals, strict=True):
+        together.setdefault(mark, []).append(arrival)
+    return list(together.values())
 
 
 def price_book(scenario: Scenario) -> PriceBook:
@@ -175,9 +214,12 @@ class Simulation:
         assert self._stuck < _STUCK, f"{_STUCK} ticks at {at_us}: the plan does not converge"
         self.clock.advance_to(at_us)
         self.driver.run_until(self.clock.now_us())
+        due: list[Arrival] = []
         while self._arrivals and self._arrivals[-1].at_us <= at_us:
-            arrival = self._arrivals.pop()
-            self._desk.waiting.append((arrival, self.mailbox.call(Submit(spec=arrival.spec))))
+            due.append(self._arrivals.pop())
+        for group in linked(due):
+            order = self._desk.order(group)
+            self._desk.waiting.append((group, self.mailbox.call(order)))
         self._wake_us = self.controller.tick().wake_at_us
         self.driver.acknowledge()
         self._desk.settle()

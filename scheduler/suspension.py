@@ -87,7 +87,7 @@ def of_running(running: Running) -> Stop | None:
     again_us = _changeover_us(job, running)
     look = Stop(wake_us=tape.starts_us[1])
     left_us = _left_ms(job, attempt, now_us=market.now_us) * US_PER_MS
-    if market.now_us - attempt.training_us < again_us or left_us <= again_us:
+    if market.now_us - attempt.training_us < again_us or not left_us:
         return look
     finish_us = _finish_us(running, left_us)
     grid = _Grid(tape, now_us=market.now_us, finish_us=finish_us)

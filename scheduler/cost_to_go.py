@@ -115,7 +115,7 @@ def chain(terms: Terms) -> tuple[Floats, Floats]:
     return whole, unbroken
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def solve(terms: Terms, *, slots: int, slack: int) -> Table:
     """Solve backwards from the deadline, for up to so many slots left, of which so many spare.
 

@@ -147,3 +147,9 @@ def test_no_slack_means_sure_capacity_whatever_a_launch_takes(changeover: float)
             spell = Spell(up=up, age_h=age_h)
             assert table.act(left=60, spare=last, spell=spell) is Action.SURE
             assert not table.leave(left=60, spare=last, spell=spell)
+
+
+def test_a_larger_table_says_the_same() -> None:
+    """So that jobs of many sizes can share one."""
+    small, large = solve(TERMS, slots=48, slack=32), solve(TERMS, slots=96, slack=64)
+    assert np.array_equal(small.best, large.best[:49, :, :33])

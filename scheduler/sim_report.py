@@ -19,6 +19,7 @@ from jobs.spec import NANOS_PER_USD
 from jobs.states import JobState
 from scheduler.budget_report import budget_rows
 from scheduler.sim_bound import Floor, lower_bound
+from scheduler.sim_probes import probes
 from scheduler.sim_unmet import missed, unmet
 from scheduler.simulation import Result
 
@@ -68,6 +69,7 @@ def report(result: Result, *, floor: Floor | None = None) -> Row:
         "refused": len(result.refused),
         "cost_usd": cost_usd,
         "egress_usd": _usd(egress),
+        **probes(result),
         "bound_usd": None if bound.usd is None else round(bound.usd, 9),
         "bound_kind": bound.kind,
         "bound_jobs": bound.covers,

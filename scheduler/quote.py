@@ -26,15 +26,19 @@ from scheduler.survival import US_PER_HOUR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How many futures are looked at; those of long jobs take many decisions, so fewer of them."""
+    """How many futures are looked at: fewer where each takes many decisions, or dear ones.
+
+    A decision gets dearer with the flavors that it chooses among, so ``decisions`` is how many
+    there would be if there were but one.
+    """
 
     futures: int
     fewest: int
     decisions: int
 
 
-THOROUGH = Effort(futures=64, fewest=24, decisions=1_600)
-ROUGH = Effort(futures=20, fewest=12, decisions=400)
+THOROUGH = Effort(futures=64, fewest=20, decisions=3_200)
+ROUGH = Effort(futures=20, fewest=10, decisions=900)
 """For the other ways to ask: they see the same futures, so their differences are less rough."""
 STRETCHES = (1.1, 1.25, 1.5, 2.0, 3.0)
 """Deadline choices: multiples of the time to the earliest finish on sure capacity."""
@@ -112,10 +116,8 @@ def _outcomes(
     # Without the deadline: all choices of it see the same futures.
     key = key_of(snapshot.now_us, spec.nodes, spec.work, spec.label)
     outcomes: list[Outcome] = []
-    asked = 0
-    while len(outcomes) < effort.futures and (
-        len(outcomes) < effort.fewest or asked < effort.decisions
-    ):
+    asked, most = 0, effort.decisions // (1 + len(stage.offers))
+    while len(outcomes) < effort.futures and (len(outcomes) < effort.fewest or asked < most):
         sky = Sky.over(
             stage.offers,
             nodes=spec.nodes,

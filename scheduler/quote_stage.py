@@ -16,7 +16,7 @@ from jobs.spec import JobSpec
 from jobs.states import JobState
 from scheduler.market import Market, Tape
 from scheduler.needs import is_sure
-from scheduler.quote_crowd import NODE, Crowd, share
+from scheduler.quote_crowd import NODE, Crowd, Throng, share
 from scheduler.quote_sky import Sky
 from scheduler.snapshot import Snapshot
 from scheduler.survival import US_PER_HOUR
@@ -72,7 +72,7 @@ class Stage:
         self.now_us, self.horizon_us = snapshot.now_us, horizon_us
         self.job = newcomer(spec, now_us=snapshot.now_us, span_us=span_us)
         self.offers = tuple(market.allowed(spec))
-        self._flavors = {o.flavor.name: o.flavor for o in self.offers}
+        self._by_name = {o.flavor.name: o for o in self.offers}
         self.spots = tuple(o.flavor.name for o in self.offers if not is_sure(o.flavor))
         self.crowd = Crowd(snapshot, self.job, market=market)
         self.tapes = {o.flavor.name: self._prices(o) for o in self.offers}
@@ -91,31 +91,39 @@ class Stage:
 
     def flavor(self, name: str) -> Flavor:
         """Give a flavor that could hold the job."""
-        return self._flavors[name]
+        return self._by_name[name].flavor
 
     def notice_us(self, flavor: str) -> int:
         """Give the notice before an eviction."""
-        return self._flavors[flavor].notice_ms * US_PER_MS
+        return self._by_name[flavor].flavor.notice_ms * US_PER_MS
 
     def cost(self, flavor: str, from_us: int, until_us: int) -> int:
         """Give what one node costs over a stretch, nano-dollars."""
         return self.tapes[flavor].tape.cost(from_us, until_us)
 
-    def view(self, sky: Sky, at_us: int, *, mine: Mapping[str, int]) -> Snapshot:
-        """Give the world at an instant of a future, without the job; ``mine`` = its own nodes."""
+    def throng(self, sky: Sky) -> Throng:
+        """Give the others of one future."""
+        return Throng(self.crowd, sky, limits=self._usual, now_us=self.now_us)
+
+    def takes(self, flavor: str) -> Mapping[str, int]:
+        """Give what the job holds while it is on a flavor, thousandths of a node."""
+        return {flavor: share(self.job.spec, self._by_name[flavor])}
+
+    def view(self, sky: Sky, throng: Throng, at_us: int, *, mine: Mapping[str, int]) -> Snapshot:
+        """Give the world at an instant of a future, without the job, which holds ``mine``."""
+        throng.advance(at_us, mine=mine)
         offers = tuple(
-            self._offer(offer, sky, at_us, mine=mine.get(offer.flavor.name, 0))
+            self._offer(offer, sky, throng, at_us, mine=mine.get(offer.flavor.name, 0))
             for offer in self.offers
         )
         return replace(self._base, now_us=at_us, offers=offers)
 
-    def _offer(self, offer: Offer, sky: Sky, at_us: int, *, mine: int) -> Offer:
-        name = offer.flavor.name
+    def _offer(self, offer: Offer, sky: Sky, throng: Throng, at_us: int, *, mine: int) -> Offer:
+        name, gang = offer.flavor.name, share(self.job.spec, offer)
         limit = self._usual[name] if sky.up(name, at_us) else 0
-        room = limit - mine - -(-self.crowd.held(name, at_us) // NODE)
-        if self._shares(offer):
-            free = limit * NODE - self.crowd.held(name, at_us)
-            room = free // max(1, share(self.job.spec, offer)) - mine
+        free = limit * NODE - throng.held(name) - mine
+        # A job that needs but a part of a node has room where so much is free.
+        room = free // NODE if gang % NODE == 0 else self.job.spec.nodes * (free // max(1, gang))
         prices = self.tapes[name]
         return replace(
             offer,
@@ -125,9 +133,6 @@ class Stage:
             launchable=max(0, room) if at_us >= offer.backoff_until_us else 0,
             levels=self._levels(offer, sky, at_us),
         )
-
-    def _shares(self, offer: Offer) -> bool:
-        return share(self.job.spec, offer) < self.job.spec.nodes * NODE
 
     def _levels(self, offer: Offer, sky: Sky, at_us: int) -> tuple[tuple[int, int], ...]:
         """Give the observed levels, and the present spell of the future as the last change.

@@ -43,7 +43,7 @@ class Walk:
 
     def __init__(self, stage: Stage, sky: Sky) -> None:
         """Stand at the submission."""
-        self._stage, self._sky = stage, sky
+        self._stage, self._sky, self._throng = stage, sky, stage.throng(sky)
         self._job = stage.job
         self._at_us = stage.now_us
         self._cost_nanos = self._decisions = 0
@@ -77,8 +77,8 @@ class Walk:
 
     def _decide(self, one: Try | None) -> Plan:
         self._decisions += 1
-        mine = {one.row.flavor: self._job.spec.nodes} if one else {}
-        view = self._stage.view(self._sky, self._at_us, mine=mine)
+        mine = self._stage.takes(one.row.flavor) if one else {}
+        view = self._stage.view(self._sky, self._throng, self._at_us, mine=mine)
         if one is None:
             return decide(replace(view, queued=(self._job,)))
         if not one.continuous:
@@ -94,7 +94,7 @@ class Walk:
         """Give when the answer may be another: the plan's wake, spot, or the others."""
         due = (
             plan.wake_at_us,
-            self._stage.crowd.next_change_us(self._at_us),
+            self._throng.next_us(),
             self._flip_us(),
             self._stage.horizon_us,
         )

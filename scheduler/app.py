@@ -44,6 +44,7 @@ from scheduler.settings import Settings
 _GRACE_S = 3
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server on any is reached
 _log = structlog.get_logger("lowtide.server")
+_HORIZON_WALL_S = 2.0  # a plan of the whole queue that takes longer is given up
 
 
 class PortInUseError(LowtideError):
@@ -146,6 +147,7 @@ class Server:
             catalog=_catalog(self._settings, self._prices),
             settings=self._settings.policy,
             holder=self._holder,
+            horizon_wall_s=_HORIZON_WALL_S,
         )
         return Term(controller=controller, inbox=inbox, mailbox=mailbox)
 

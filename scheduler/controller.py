@@ -92,7 +92,7 @@ class Controller:
         self._catalog = catalog
         self._settings = settings
         self._holder = holder
-        self._horizons = HorizonKeeper(highs(wall_s=horizon_wall_s))
+        self.horizons = HorizonKeeper(highs(wall_s=horizon_wall_s))
         self._epoch = 0
         self._renewed_us = 0
         self._risks: Mapping[str, Mapping[str, Risk]] = MappingProxyType({})
@@ -166,7 +166,7 @@ class Controller:
             self._recorder.emit(event, cause="upkeep")
         for crossed in list(self._desk.crossings(now_us)):
             self._recorder.emit(crossed, cause="meter")
-        self._seen = self._horizons.into(self._snapshot(now_us))
+        self._seen = self.horizons.into(self._snapshot(now_us))
         plan = decide(self._seen)
         for event in self._enactor.plan(plan, now_us=now_us):
             self._recorder.emit(event, cause="plan")

@@ -1,8 +1,8 @@
 """When the plan ahead is worked out again: by the controller's clock, or when much has changed.
 
-Between two solutions the last one holds. What counts as a change: a job came or went, a price or
-the limit of a flavor moved. A solution that a limit cut off is dropped and the last one holds on
-until it is stale; then there is none, and each job is decided for itself.
+Between two solutions the last one holds. What counts as a change: a job came, the limit of a
+flavor moved, or its price by more than a little. A solution that a limit cut off is dropped and
+the last one holds on until it is stale; then there is none, and each job is decided for itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from scheduler.spot_policy import POLICIES
 
 ITERATIONS = 200_000
 """Steps of the simplex method until a plan is given up: some seconds."""
+_MOVED_PERMILLE = 20
+"""A price that moved by more than this part is another price."""
 _STALE = 6  # periods after which an old plan says nothing any more
 
 Solver = Callable[[Program], Solution | None]
@@ -46,8 +48,8 @@ class HorizonKeeper:
 
     solver: Solver = field(default_factory=highs)
     _last: Horizon | None = None
-    _seen: object = None
-    _tried_us: int | None = None
+    _seen: _Seen | None = None
+    _tried_us: int = 0
     _arrivals: Arrivals = field(default_factory=Arrivals)
 
     def into(self, snapshot: Snapshot) -> Snapshot:
@@ -56,16 +58,16 @@ class HorizonKeeper:
         if not settings.horizon_ms or not POLICIES[settings.name].plans_ahead:
             return snapshot
         every_us = settings.horizon_ms * US_PER_MS
-        seen = _signature(snapshot)
+        seen = _Seen.of(snapshot)
         if self._is_due(snapshot.now_us, seen, every_us=every_us):
             self._seen, self._tried_us = seen, snapshot.now_us
             self._last = self._renewed(snapshot, every_us=every_us)
         return replace(snapshot, horizon=self._last)
 
-    def _is_due(self, now_us: int, seen: object, *, every_us: int) -> bool:
-        if self._tried_us is None or now_us >= self._tried_us + every_us:
+    def _is_due(self, now_us: int, seen: _Seen, *, every_us: int) -> bool:
+        if self._seen is None or now_us >= self._tried_us + every_us:
             return True
-        return seen != self._seen and now_us > self._tried_us
+        return now_us > self._tried_us and self._seen.changed_much(seen)
 
     def _renewed(self, snapshot: Snapshot, *, every_us: int) -> Horizon | None:
         now_us, last = snapshot.now_us, self._last
@@ -81,9 +83,31 @@ class HorizonKeeper:
         return replace(last, again_us=now_us + every_us)
 
 
-def _signature(snapshot: Snapshot) -> object:
-    return (
-        tuple((one.flavor.name, one.usd_nanos_per_hour, one.limit) for one in snapshot.offers),
-        tuple(sorted(job.id for job in snapshot.queued if job.deadline_us is not None)),
-        tuple(sorted(live.job.id for live in snapshot.live)),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What the last plan rested on."""
+
+    jobs: frozenset[str]
+    limits: tuple[tuple[str, int], ...]
+    prices: tuple[int, ...]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> _Seen:
+        """Note it."""
+        jobs = (*snapshot.queued, *(live.job for live in snapshot.live))
+        return cls(
+            jobs=frozenset(job.id for job in jobs if job.deadline_us is not None),
+            limits=tuple((offer.flavor.name, offer.limit) for offer in snapshot.offers),
+            prices=tuple(offer.usd_nanos_per_hour for offer in snapshot.offers),
+        )
+
+    def changed_much(self, now: _Seen) -> bool:
+        """Whether what is now makes another plan likely."""
+        return (
+            not now.jobs <= self.jobs
+            or now.limits != self.limits
+            or any(
+                abs(new - old) * 1_000 > old * _MOVED_PERMILLE
+                for new, old in zip(now.prices, self.prices, strict=True)
+            )
+        )

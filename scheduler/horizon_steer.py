@@ -1,8 +1,8 @@
-"""How the plan ahead steers a policy for single jobs.
+"""How the plan ahead steers a job that is in it.
 
-The policy answers as if its job were alone. The plan knows what capacity is worth to the others
-and which hours are cheaper, so it takes from the answer what costs more than it expects to pay
-later, and adds what is clearly below that. The safety net comes before either.
+The plan knows what capacity is worth to the others and which hours are cheaper, so a job takes
+spot that costs no more than it expects to pay later, and any capacity that is clearly below that.
+The safety net comes before either. Who is not in the plan is decided by the policy for one job.
 
 The plan is an expectation: it counts with the mean of what will be up, and with parts of gangs. A
 job that relies on it and is let down pays for sure capacity in the end. So what a job may pay
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from jobs.reasons import Reason
 from scheduler import sentences
 from scheduler.horizon import Horizon, Worth
 from scheduler.lowtide import start_or_wait
-from scheduler.market import Choice
-from scheduler.wishes import Case, Wait, Wish
+from scheduler.wishes import Case, Running, Wait, Wish
 
 _EQUAL_PERMILLE = 1_020
 """A price up to this part of the limit is as good as equal to it."""
@@ -29,35 +29,47 @@ _RISKY_US = 2 * 3_600_000_000
 """With so much slack, half of what sure capacity costs more counts as the risk of waiting."""
 
 Answer = Callable[[Case], Wish | Wait]
+Instruction = TypeVar("Instruction")
 
 
-def steered(inner: Answer) -> Answer:
-    """Give the policy that follows the plan ahead where there is one."""
+def steered(alone: Answer) -> Answer:
+    """Give the policy that follows the plan ahead where there is one, else ``alone``."""
 
     def wish(case: Case) -> Wish | Wait:
-        answer, plan = inner(case), case.market.horizon
+        plan = case.market.horizon
         worth = None if plan is None else plan.worths.get(case.job.id)
         if plan is None or worth is None or not case.spots:
-            return answer
-        return _steer(case, answer, plan, worth)
+            return alone(case)
+        return _steer(case, plan, worth)
 
     return wish
 
 
-def _steer(case: Case, answer: Wish | Wait, plan: Horizon, worth: Worth) -> Wish | Wait:
-    priced = [(choice, plan.usd_nanos(choice.offer)) for choice in (*case.spots, *case.sures)]
-    clear = [c for c, usd in priced if 1_000 * usd <= worth.usd_nanos * _CLEAR_PERMILLE]
-    if isinstance(answer, Wait):
-        started = replace(start_or_wait(case, _sorted(clear)), worth_nanos=worth.usd_nanos)
-        return started if clear else answer
-    most = limit(case, plan, worth)
-    fair = {c.flavor.name for c, usd in priced if 1_000 * usd <= most * _EQUAL_PERMILLE}
-    kept = [choice for choice in answer.choices if choice.flavor.name in fair]
-    named = {choice.flavor.name for choice in kept}
-    kept += [choice for choice in clear if choice.flavor.name not in named]
-    if not kept:
+def unplanned(
+    alone: Callable[[Running], Instruction | None],
+) -> Callable[[Running], Instruction | None]:
+    """Give what a policy for one job does with an attempt that is in no plan ahead.
+
+    One that is in the plan stays where it is: the plan counts with its place, and a move that is
+    good for one job takes the room that the plan has given to another.
+    """
+
+    def instruct(running: Running) -> Instruction | None:
+        plan = running.market.horizon
+        return None if plan is not None and running.job.id in plan.worths else alone(running)
+
+    return instruct
+
+
+def _steer(case: Case, plan: Horizon, worth: Worth) -> Wish | Wait:
+    most = limit(case, plan, worth) * _EQUAL_PERMILLE
+    clear = worth.usd_nanos * _CLEAR_PERMILLE
+    choices = [spot for spot in case.spots if 1_000 * plan.usd_nanos(spot.offer) <= most]
+    choices += [sure for sure in case.sures if 1_000 * plan.usd_nanos(sure.offer) <= clear]
+    if not choices:
         return _waits(case, plan)
-    return replace(answer, choices=tuple(_sorted(kept)), worth_nanos=worth.usd_nanos)
+    listed = sorted(choices, key=lambda choice: choice.key)
+    return replace(start_or_wait(case, listed), worth_nanos=worth.usd_nanos)
 
 
 def limit(case: Case, plan: Horizon, worth: Worth) -> int:
@@ -67,10 +79,6 @@ def limit(case: Case, plan: Horizon, worth: Worth) -> int:
     slack_us = max(0, case.latest_us - case.now_us)
     more = max(0, min(plan.usd_nanos(sure.offer) for sure in case.sures) - worth.usd_nanos)
     return worth.usd_nanos + more * _RISKY_US // (_RISKY_US + slack_us)
-
-
-def _sorted(choices: list[Choice]) -> list[Choice]:
-    return sorted(choices, key=lambda choice: choice.key)
 
 
 def _waits(case: Case, plan: Horizon) -> Wait:

@@ -21,7 +21,7 @@ from jobs.durations import US_PER_MS
 from jobs.reasons import Reason
 from jobs.rows import JobRow
 from scheduler import baselines, lowtide
-from scheduler.horizon_steer import steered
+from scheduler.horizon_steer import steered, unplanned
 from scheduler.market import Choice, Market
 from scheduler.needs import (
     REACTION_US,
@@ -57,9 +57,9 @@ class Policy:
 POLICIES: dict[str, Policy] = {
     "lowtide": Policy(
         wish=steered(lowtide.wish),
-        leaves=lowtide.leaves,
-        suspends=of_running,
-        moves=moves,
+        leaves=unplanned(lowtide.leaves),
+        suspends=unplanned(of_running),
+        moves=unplanned(moves),
         plans_ahead=True,
     ),
     "on-demand": Policy(wish=baselines.on_demand, blind=baselines.on_demand),

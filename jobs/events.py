@@ -291,6 +291,21 @@ class FlavorLimited:
     observed: bool = True  # False = from the configuration; any observation is newer
 
 
+WINDOWS_SUBJECT = "price-windows"
+"""The part of the journal that is about price windows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowsSet:
+    """Other price windows hold from now on; ``text`` is the file that says which."""
+
+    kind: Literal["windows-set"] = "windows-set"
+    at_us: int
+    windows: Literal["price-windows"] = "price-windows"  # its part of the journal
+    text: str
+    by: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchBackedOff:
     """A launch of the flavor failed; it is left alone until then."""
@@ -326,6 +341,7 @@ Event = (
     | FlavorPriced
     | FlavorLimited
     | LaunchBackedOff
+    | WindowsSet
     | budgets.MoneyReserved
     | budgets.BudgetSet
     | budgets.BudgetRemoved

@@ -26,6 +26,8 @@ from checkpointing.storage import Storage, open_storage
 from cluster.inbox import Inbox
 from cluster.prices import FeedPrices, FlatPrices, PriceSource
 from jobs.errors import LowtideError
+from jobs.events import WINDOWS_SUBJECT, WindowsSet
+from jobs.store import JobStore
 from jobs.store_open import open_store
 from scheduler.agent_link import AgentLinkDriver
 from scheduler.catalog import Catalog
@@ -40,6 +42,8 @@ from scheduler.server.app import create_app
 from scheduler.server.context import Context
 from scheduler.server.leadership import Leadership, Term
 from scheduler.settings import Settings
+from scheduler.window_files import parse_windows
+from scheduler.windows import PriceWindow
 
 _GRACE_S = 3
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server on any is reached
@@ -144,7 +148,7 @@ class Server:
             mailbox=mailbox,
             clock=self._clock,
             ids=self._ids,
-            catalog=_catalog(self._settings, self._prices),
+            catalog=_catalog(self._settings, self._prices, _windows(self._settings, self._store)),
             settings=self._settings.policy,
             holder=self._holder,
             horizon_wall_s=_HORIZON_WALL_S,
@@ -249,13 +253,29 @@ def _feed_prices(settings: Settings, stopping: threading.Event) -> PriceSource:
     return prices
 
 
-def _catalog(settings: Settings, prices_of: PriceSource) -> Catalog:
+def _windows(settings: Settings, store: JobStore) -> tuple[PriceWindow, ...]:
+    """Give the windows that were applied last, or those of the configuration."""
+    applied = [one.event for one in store.records(subject=WINDOWS_SUBJECT)]
+    last = applied[-1] if applied else None
+    if not isinstance(last, WindowsSet):
+        return settings.windows
+    try:
+        source = "the windows applied last"
+        return parse_windows(last.text, source=source, flavors=settings.flavors.values()).windows
+    except LowtideError as error:  # the configuration has changed since: a flavor is gone, say
+        _log.warning("applied windows do not fit any more; those of the file hold", why=error.cause)
+        return settings.windows
+
+
+def _catalog(
+    settings: Settings, prices_of: PriceSource, windows: tuple[PriceWindow, ...]
+) -> Catalog:
     flavors = settings.flavors
-    prices = PriceBook(prices_of, flavors.values(), settings.windows)
+    prices = PriceBook(prices_of, flavors.values(), windows)
     return Catalog(
         flavors=flavors,
         prices=prices,
-        windows=settings.windows,
+        windows=windows,
         budgets=tuple(budget.budget() for budget in settings.budgets),
     )
 

@@ -116,6 +116,10 @@ class Fold:
         if e["job_id"] not in self.rows["jobs"]:
             yield f"a quote for job {e['job_id']}, which does not exist"
 
+    def _windows(self, e: Row) -> Told:
+        if not e["text"]:
+            yield "price windows were set to no text"
+
     def _deferred(self, e: Row) -> Told:
         self.rows["jobs"][e["job_id"]] |= {"reason": e["reason"], "sentence": e["sentence"]}
         yield from ()
@@ -347,6 +351,7 @@ class Fold:
 _HANDLERS: dict[str, Callable[[Fold, Row], Told]] = {
     "job-submitted": Fold._submitted,  # noqa: SLF001 - the table of this class's own handlers
     "job-quoted": Fold._quoted,  # noqa: SLF001
+    "windows-set": Fold._windows,  # noqa: SLF001
     "job-deferred": Fold._deferred,  # noqa: SLF001
     "job-held": Fold._held,  # noqa: SLF001
     "job-cancel-requested": Fold._cancel_requested,  # noqa: SLF001

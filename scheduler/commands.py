@@ -12,6 +12,7 @@ from jobs.budget import BudgetChanges
 from jobs.quotes import Quoted
 from jobs.recurrence import ScheduleSpec
 from jobs.spec import JobSpec
+from scheduler.windows import PriceWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,15 @@ class ApplyBudgets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyWindows:
+    """Let these price windows hold instead of the present ones; ``text`` is their file."""
+
+    windows: tuple[PriceWindow, ...]
+    text: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MakeSchedule:
     """Submit a job again and again. With ``dry_run`` it is only checked."""
 
@@ -135,6 +145,7 @@ Command = (
     | Cordon
     | KeepQuote
     | ApplyBudgets
+    | ApplyWindows
     | ScheduleCommand
     | Barrier
 )

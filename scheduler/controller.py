@@ -39,7 +39,7 @@ from scheduler.feasibility import check_submit
 from scheduler.horizon_keeper import HorizonKeeper, highs
 from scheduler.ids import IdSource
 from scheduler.metering import Meter
-from scheduler.observe import next_price_us, observe
+from scheduler.observe import next_price_us, observe, repriced
 from scheduler.open_intents import OpenIntents
 from scheduler.plan import Plan
 from scheduler.reconcile import reconcile
@@ -256,6 +256,8 @@ class Controller:
             return self._submit(command, future, keys, now_us)
         if isinstance(command, cmd.ApplyBudgets):
             return self._apply_budgets(command, future, now_us)
+        if isinstance(command, cmd.ApplyWindows):
+            return self._apply_windows(command, future, now_us)
         if isinstance(command, cmd.ScheduleCommand):
             return self._schedule(command, future, now_us)
         for event in list(self._enactor.command(command, now_us=now_us)):
@@ -311,6 +313,16 @@ class Controller:
             self._configured = True
             changed = list(self._desk.from_file(self._catalog.budgets, now_us=now_us))
             self._change_budgets(changed, cause="configuration")
+
+    def _apply_windows(
+        self, command: cmd.ApplyWindows, future: Future[Any], now_us: int
+    ) -> _Answer:
+        self._catalog.prices.use(command.windows)
+        kept = ev.WindowsSet(at_us=now_us, text=command.text, by=command.by)
+        events: list[ev.Event] = [kept, *repriced(self._catalog, now_us=now_us)]
+        for event in events:
+            self._recorder.emit(event, cause="command:windows")
+        return _Answer(future, data={"applied": [window.name for window in command.windows]})
 
     def _apply_budgets(
         self, command: cmd.ApplyBudgets, future: Future[Any], now_us: int

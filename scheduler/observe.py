@@ -67,6 +67,11 @@ def _priced(catalog: Catalog, flavor: str, at_us: int) -> ev.FlavorPriced:
     )
 
 
+def repriced(catalog: Catalog, *, now_us: int) -> Iterator[ev.FlavorPriced]:
+    """Give each flavor's price of now: what other windows say holds from here on, not before."""
+    return (_priced(catalog, name, now_us) for name in catalog.flavors)
+
+
 def next_price_us(state: State, catalog: Catalog, *, now_us: int) -> int | None:
     """Give the next price change that matters: of a flavor with live nodes."""
     busy = dict.fromkeys(state.nodes[node_id].flavor for node_id in state.live_nodes)
@@ -92,7 +97,7 @@ def observe(
         live=tuple(_live(state, attempt_id) for attempt_id in state.live_attempts),
         nodes=tuple(_view(state, node) for node in nodes),
         offers=_offers(state, catalog, nodes, now_us=now_us),
-        windows=catalog.windows,
+        windows=catalog.prices.in_use,
         budgets=budgets,
         predecessors=predecessors(state.jobs, state.queued),
         egress_nanos_per_gb=catalog.egress_nanos_per_gb,

@@ -46,9 +46,20 @@ class PriceBook:
         if isinstance(source_known_ahead, bool):
             source_known_ahead = {kind.name: _EVER_US for kind in kinds if source_known_ahead}
         self._known_us = dict(source_known_ahead)
+        self._published: dict[str, _Published] = {}
+        self._flavors = kinds
+        self.in_use: tuple[PriceWindow, ...] = ()
+        """All price windows, in the order given."""
+        self._tracks: dict[str, _Track] = {}
+        self.use(listed)
+
+    def use(self, windows: Iterable[PriceWindow]) -> None:
+        """Take other windows from now on; answers about earlier instants change as well."""
+        self.in_use = tuple(windows)
         self._published = {name: _Published() for name in self._known_us}
         self._tracks = {
-            kind.name: _Track(tuple(w for w in listed if applies(w, kind))) for kind in kinds
+            kind.name: _Track(tuple(w for w in self.in_use if applies(w, kind)))
+            for kind in self._flavors
         }
 
     def at(self, flavor: str, at_us: int) -> Price:

@@ -91,6 +91,7 @@ class Recorder:
                 ev.NodeRequested()
                 | ev.FlavorLimited()
                 | ev.LaunchBackedOff()
+                | ev.WindowsSet()
                 | ev.JobSubmitted()
                 | ScheduleMade()
                 | ScheduleHeld()
@@ -130,8 +131,8 @@ class Recorder:
 
 
 def subject_of(event: ev.Event) -> str:
-    """Name what an event is about: the attempt, else the job, node, flavor, budget or schedule."""
-    for field in ("attempt_id", "job_id", "node_id", "flavor", "budget", "schedule_id"):
+    """Name what an event is about: the attempt, else the job, node, flavor and so on."""
+    for field in ("attempt_id", "job_id", "node_id", "flavor", "budget", "schedule_id", "windows"):
         subject = getattr(event, field, None)
         if subject is not None:
             return str(subject)

@@ -32,23 +32,15 @@ def windows(context: typer.Context, as_json: Json = False) -> None:
 
 def apply(
     file: Annotated[Path, typer.Option("--file", "-f", help="YAML with price_windows, holidays.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would change; needed for now.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what the windows of a file would change: who would start when, and the money.
+    """Let the windows of a file hold instead of all present ones; they survive a restart.
 
-    The windows that hold are those of lowtide.yaml: put them there and start the server again.
+    With --dry-run: which waiting jobs would start when, and the money; nothing is changed.
     """
-    from jobs.errors import FileFormatError, SpecError
+    from jobs.errors import FileFormatError
 
-    if not dry_run:
-        raise SpecError(
-            "Windows are applied from lowtide.yaml, not to a running server.",
-            remedy="See what they would change with --dry-run, put them into lowtide.yaml, and "
-            "start `lowtide serve` again; training goes on meanwhile.",
-        )
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -58,9 +50,13 @@ def apply(
         ) from error
     with client() as server:
         body = {"text": text, "source": str(file)}
-        answer = server.transport.json("POST", "/v1/windows/trial", body=body)
+        path = "/v1/windows/trial" if dry_run else "/v1/windows"
+        answer = server.transport.json("POST", path, body=body)
     if as_json:
         print_json(answer)
+        return
+    if not dry_run:
+        print(f"price windows that hold now: {', '.join(answer['applied']) or 'none'}")
         return
     _print_windows(answer)
     _print_changes(answer)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.prices import FlatPrices
 from jobs.events import FlavorLimited
 from jobs.spec import Market
+from scheduler.commands import ApplyWindows
 from scheduler.learned_windows import Learned, learn
 from scheduler.learned_windows import windows as usually_up
 from scheduler.price_book import PriceBook
@@ -40,8 +41,22 @@ def windows(context: InContext) -> Response:
     usually up, and whether such a forecast has been any good.
     """
     snapshot = seen(context)
-    listed = _listed(context, context.settings.windows, snapshot)
+    listed = _listed(context, snapshot.windows, snapshot)
     return answer({**listed, "learned": _learned(context, snapshot)})
+
+
+@router.post("/windows")
+async def apply(
+    body: WindowsBody,
+    context: InContext,
+    *,
+    lowtide_owner: Annotated[str, Header(max_length=200)] = "",
+) -> Response:
+    """Let these windows hold from now on, instead of all present ones; a restart keeps them."""
+    flavors = context.settings.flavors.values()
+    asked = parse_windows(body.text, source=body.source, flavors=flavors).windows
+    command = ApplyWindows(windows=asked, text=body.text, by=lowtide_owner)
+    return answer(await context.call(command))
 
 
 @router.post("/windows/trial")

@@ -45,3 +45,24 @@ def test_windows_are_listed_and_tried(served: Served) -> None:
     assert refused.status_code in {400, 422}
     assert "w.yaml, line 2, field 'price_windows.0.regions'" in refused.text
     assert settings().windows == ()
+
+
+def test_applied_windows_hold_at_once_and_after_a_restart(served: Served, tmp_path: Path) -> None:
+    """They replace those of the file; prices follow from now on, and the audit agrees."""
+    text = "price_windows:\n  - {name: half, flavors: [od], price_percent: 50}\n"
+    assert served.http.post("/v1/windows", json={"text": text}).json() == {"applied": ["half"]}
+    wait_until(lambda: _names(served) == ["half"])
+    priced = {row["name"]: row["now"] for row in served.http.get("/v1/flavors").json()["flavors"]}
+    assert priced["od"]["usd_nanos_per_hour"] == 450_000_000
+    assert served.http.get("/v1/audit").json()["findings"] == []
+    served.stop()
+    again = Served(tmp_path / "home")
+    try:
+        wait_until(lambda: again.http.get("/v1/windows").status_code == 200)
+        assert _names(again) == ["half"]
+    finally:
+        again.stop()
+
+
+def _names(served: Served) -> list[str]:
+    return [one["name"] for one in served.http.get("/v1/windows").json()["windows"]]

@@ -22,10 +22,3 @@ def test_a_file_that_cannot_be_read_is_named(lowtide: Lowtide, tmp_path: Path) -
     ended = lowtide("windows", "apply", "-f", str(tmp_path / "no.yaml"), "--dry-run")
     assert ended.code == 2
     assert "no.yaml' cannot be read" in ended.err
-
-
-def test_without_dry_run_nothing_is_changed_and_the_way_is_named(lowtide: Lowtide) -> None:
-    """Windows come from the configuration; the refusal says how."""
-    ended = lowtide("windows", "apply", "-f", "w.yaml")
-    assert ended.code == 2
-    assert "lowtide.yaml" in ended.err

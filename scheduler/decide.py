@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scheduler import admission, budget_leaving, budgets, claims, preemption, scaling, spot_policy
+from scheduler import admission, budget_leaving, budgets, claims, scaling, spot_policy
 from scheduler.budget_purses import Purses
 from scheduler.horizon_gap import expected
+from scheduler.leaving import leave
 from scheduler.market import Market
-from scheduler.needs import REACTION_US
 from scheduler.placement import Pools, place_all
 from scheduler.plan import Plan
 from scheduler.snapshot import Snapshot
 from scheduler.turns import Turns
-from scheduler.victims import Way, make_way
 from scheduler.wishes import Wait, Wish
 
 
@@ -37,8 +36,7 @@ def decide(snapshot: Snapshot) -> Plan:
     jobs, held = admission.screen(snapshot.queued, market=market, turns=Turns(snapshot))
     # Safety net first, then the policy: where each may start now, or why it waits.
     answers = spot_policy.nominate(jobs, market=market)
-    wishes = [answer for answer in answers if isinstance(answer, Wish)]
-    waits = [*held, *(answer for answer in answers if isinstance(answer, Wait))]
+    wishes, waits = _parted(answers, held=held)
     # Running jobs keep their money or leave for lack of it, before anybody gets new money.
     purses = Purses.of_snapshot(snapshot, market=market)
     settled = budget_leaving.settle(snapshot.live, purses=purses, market=market)
@@ -47,40 +45,38 @@ def decide(snapshot: Snapshot) -> Plan:
     placed = place_all(wishes, pools=pools, market=market, purses=purses)
     new_nodes = tuple(pools.new_nodes)
     waits += placed.waits
-    # Running jobs that have to go to sure capacity while it has room.
-    staying = (one for one in snapshot.live if one.attempt.id not in settled.gone)
-    way = Way(snapshot, market=market, pools=pools)
-    way.leaves(settled.preempts)
-    moves = preemption.preempt(staying, market=market, pools=pools, way=way)
-    # And those that have to make way for jobs that found no room, if that pays.
-    stops = make_way(placed.without_room, way=way)
+    # Running jobs that have to go to sure capacity while it has room, or to make way.
+    moves = leave(snapshot, settled=settled, placed=placed, market=market, pools=pools)
     # Idle nodes that nobody needs.
     scaled = scaling.release_idle(
         snapshot.nodes, places=placed.places, waits=waits, market=market, kept=moves.kept
     )
 
-    preempts = (*settled.preempts, *moves.preempts, *stops)
-    stopped = {one.attempt_id for one in preempts}
-
     return Plan(
         new_nodes=(*new_nodes, *moves.new_nodes),
         places=tuple(placed.places),
         defers=tuple(wait.defer() for wait in waits),
-        preempts=preempts,
+        preempts=tuple(moves.preempts),
         reservations=tuple(settled.reservations),
         releases=tuple(scaled.releases),
-        expected=expected(snapshot, placed.places, stopped=stopped),
+        expected=expected(snapshot, placed.places, stopped=moves.stopped),
         wake_at_us=_wake_at_us(
             market,
             (at_us for wait in waits for at_us in wait.wakes_us),
-            settled.wakes_us,
             placed.wakes_us,
             moves.wakes_us,
-            (market.now_us + REACTION_US for _ in stops),
             scaled.wakes_us,
             _changes_of_offers(market, waits=waits),
         ),
     )
+
+
+def _parted(
+    answers: Iterable[Wish | Wait], *, held: Iterable[Wait]
+) -> tuple[list[Wish], list[Wait]]:
+    listed = list(answers)
+    wishes = [answer for answer in listed if isinstance(answer, Wish)]
+    return wishes, [*held, *(answer for answer in listed if isinstance(answer, Wait))]
 
 
 def _wake_at_us(market: Market, *wakes: Iterable[int]) -> int | None:

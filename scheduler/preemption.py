@@ -43,6 +43,11 @@ class Moves:
     new_nodes: list[NewNode] = field(default_factory=list)  # to move to
     kept: list[str] = field(default_factory=list)  # nodes to move to
 
+    @property
+    def stopped(self) -> set[str]:
+        """The attempts that leave."""
+        return {one.attempt_id for one in self.preempts}
+
 
 def preempt(live: Iterable[LiveAttempt], *, market: Market, pools: Pools, way: Way) -> Moves:
     """Decide for every live attempt; call it last, for it takes room from ``pools``."""

@@ -188,7 +188,9 @@ def attempt(do: Callable[[], T]) -> tuple[T | None, str]:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - a peer fails as it likes; DCP's derive from here
-        return None, f"{type(error).__name__}: {error}".strip()[:500]
+        # Of a traceback in the message, only its end: what went wrong, and no path of this machine.
+        words = str(error).strip().splitlines()[-1:]
+        return None, ": ".join((type(error).__name__, *words))[:300]
 
 
 def against_base(taken: Mapping[str, Taken], *, base: str, bar: Bar) -> dict[str, float | None]:

@@ -85,10 +85,6 @@ def _on_quoted(state: State, e: ev.JobQuoted) -> None:
     assert e.job_id in state.jobs, f"a quote for no job: {e!r}"
 
 
-def _on_windows(state: State, e: ev.WindowsSet) -> None:
-    """Change no row: prices follow as events of their own, and a server reads the last text."""
-
-
 def _on_deferred(state: State, e: ev.JobDeferred) -> None:
     state.put_job(replace(state.jobs[e.job_id], reason=e.reason, sentence=e.sentence))
 
@@ -376,7 +372,7 @@ def _leased_attempt(e: ev.AttemptLeased) -> AttemptRow:
 _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     ev.JobSubmitted: _on_submitted,
     ev.JobQuoted: _on_quoted,
-    ev.WindowsSet: _on_windows,
+    ev.WindowsSet: lambda _state, _event: None,  # prices follow as events of their own
     ev.JobDeferred: _on_deferred,
     ev.JobHeld: _on_held,
     ev.JobCancelRequested: _on_cancel_requested,

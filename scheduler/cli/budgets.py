@@ -15,7 +15,9 @@ Why = Annotated[str, typer.Option(metavar="TEXT", help="Kept in the journal with
 
 
 def budgets(context: typer.Context, as_json: Json = False) -> None:
-    """List the budgets: limit, spent, reserved, left, burn rate against plan, forecast.
+    """List the budgets, what is left, and how long it lasts.
+
+    The rate of now stands beside the one at which the money would last to the period's end.
 
     `lowtide budgets apply -f FILE --dry-run` shows what others would hold, pause or release.
     """

@@ -112,7 +112,10 @@ def test_a_job_from_submit_to_its_statement(lowtide: Installation) -> None:
     """Submitted, trained, evicted, resumed and paid for, all by commands."""
     agent = lowtide.start()
     sent = lowtide("submit", "code/train.py", "--team", "ads", "--work", "1h", "--deadline", "5h")
-    assert "uploaded" in sent.splitlines()[0]
+    assert sent.startswith("quote: $")
+    assert ", uploaded\n" in sent
+    asked = ("code/train.py", "--work", "1h", "--deadline", "5h")
+    assert "risk of missing" in lowtide("quote", *asked)
     [row] = lowtide.json("ls")
     job_id = row["id"]
     agent.until(lambda: f"{job_id}/1" in agent.training)
@@ -131,6 +134,7 @@ def test_a_job_from_submit_to_its_statement(lowtide: Installation) -> None:
     assert [attempt["state"] for attempt in shown["attempts"]] == ["evicted", "succeeded"]
     assert "succeeded" in lowtide("ls", "--team", "ads", "--state", "succeeded")
     assert "finished" in lowtide("explain", job_id)
+    assert ", quoted $" in lowtide("show", job_id)
     statement = lowtide.json("cost", job_id)
     classes = statement["classes"].values()
     assert sum(one["usd_nanos"] for one in classes) == statement["total"]["usd_nanos"] > 0

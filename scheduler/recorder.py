@@ -45,7 +45,8 @@ class Recorder:
     def emit(self, event: ev.Event, *, cause: str) -> None:
         """Meter, fold and keep an event."""
         at_us = max(min(event.at_us, self._now_us), self._floor_us(event))
-        event = replace(event, at_us=at_us)
+        if at_us != event.at_us:
+            event = replace(event, at_us=at_us)
         self._entries += self._meter.before(event)
         record = ev.Record(
             seq=self.state.seq + 1, subject=subject_of(event), event=event, cause=cause

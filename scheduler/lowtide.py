@@ -17,7 +17,7 @@ from jobs.reasons import Reason
 from scheduler import regions
 from scheduler.cost_to_go import Action
 from scheduler.market import Choice
-from scheduler.outlook import Outlook, of_running, of_waiting
+from scheduler.outlook import Outlook, is_dear, of_running, of_waiting
 from scheduler.sentences import waits_for_capacity, waits_for_spot, waits_for_window
 from scheduler.suspension import choose
 from scheduler.wishes import Case, Later, Running, Wait, Wish
@@ -37,8 +37,8 @@ def wish(case: Case) -> Wish | Wait:
     outlook = of_waiting(case)
     if outlook is not None:
         return by_outlook(case, outlook)
-    limit = case.spots[-1].cost_nanos  # the dearest: the cheapest with room is taken
-    sures = [choice for choice in case.sures if choice.cost_nanos <= limit]
+    # no dearer than some spot: the cheapest with room is taken
+    sures = [sure for sure in case.sures if any(is_dear(spot, sure) for spot in case.spots)]
     return start_or_wait(case, sorted((*case.spots, *sures), key=lambda choice: choice.key))
 
 

@@ -120,26 +120,20 @@ def _outlook(
     work_ms: int,
 ) -> Outlook | None:
     assert job.deadline_us is not None, f"no deadline: {job.id}"
-    nodes, span_us = job.spec.nodes, job.deadline_us - job.submitted_us
-    ratio = _rate(sures[0]) / max(1e-9, _rate(spots[0]))
+    span_us = job.deadline_us - job.submitted_us
     work_us = guarded_ms(job.spec, work_ms, settings=market.settings) * US_PER_MS
-    if _is_dear(spots[0], sures[0]) or slack_us < 0 or span_us > _HORIZON or not work_us:
+    if is_dear(spots[0], sures[0]) or slack_us < 0 or span_us > _HORIZON or not work_us:
         return None
     changeover_us = overhead_ms(job, spots[0].flavor, restores=True) * US_PER_MS
     changeover_us += at_risk_ms(job.spec, job.work_ms) * US_PER_MS // 2
     slot_us = _slot_us(changeover_us, span_us, work_us=job.work_ms * US_PER_MS)
-    spell = present(
-        [spot.offer.levels for spot in spots],
-        nodes=nodes,
-        now_us=market.now_us,
-        up=any(spot.offer.limit >= nodes for spot in spots),
-    )
+    spell = _spell(spots, nodes=job.spec.nodes, now_us=market.now_us)
     terms = Terms(
         slot_h=slot_us / US_PER_HOUR,
         up_factor=spell.up_factor,
         down_factor=spell.down_factor,
         changeover=round(changeover_us / slot_us, 1),
-        ratio=round(ratio, 1),
+        ratio=round(_rate(sures[0]) / max(1e-9, _rate(spots[0])), 1),
     )
     work = -(-work_us // slot_us)
     spare = (slack_us + changeover_us + slot_us // 2) // slot_us  # the nearest
@@ -150,7 +144,16 @@ def _outlook(
     return Outlook(table=table, spell=spell, left=work + spare, spare=spare, slot_us=slot_us)
 
 
-def _is_dear(spot: Choice, sure: Choice) -> bool:
+def _spell(spots: tuple[Choice, ...], *, nodes: int, now_us: int) -> Spell:
+    return present(
+        [spot.offer.levels for spot in spots],
+        nodes=nodes,
+        now_us=now_us,
+        up=any(spot.offer.limit >= nodes for spot in spots),
+    )
+
+
+def is_dear(spot: Choice, sure: Choice) -> bool:
     """Whether spot is no cheaper, by the hour or by what its evictions are expected to cost.
 
     The latter only until its comings and goings were seen: the spells tell more than a count of

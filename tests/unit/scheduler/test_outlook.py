@@ -127,3 +127,13 @@ def test_an_attempt_with_little_slack_looks_again_when_spot_has_lasted() -> None
     assert plan.wake_at_us > (now_s + slack_s) * S
     lasted = replace(spot, levels=(*FLICKER, ((now_s - 10_001) * S, 0), ((now_s - 10_000) * S, 16)))
     assert decide(replace(world, offers=(lasted, an_offer(SURE)))).preempts
+
+
+def test_a_gang_without_a_deadline_stays_with_spot_that_comes_and_goes() -> None:
+    """It has time: deaths that took sixteen nodes each do not send it to sure capacity."""
+    job = a_job("a", nodes=16, work="6h", checkpoint_interval=0)
+    hot = an_offer(SPOT, hazard_per_million_hours=2_000_000, levels=FLICKER)
+    plan = decide(a_world(job, now_s=7 * 3_600, offers=(hot, an_offer(SURE))))
+    assert [place.flavor for place in plan.places] == ["spot-a"]
+    none = replace(hot, limit=0, launchable=0, levels=(*FLICKER, (6 * HOUR, 0)))
+    assert not decide(a_world(job, now_s=7 * 3_600, offers=(none, an_offer(SURE)))).places

@@ -41,6 +41,7 @@ _LONGEST_H = 60 * 24.0  # later deadlines are as good as none
 _KNOWN_H, _DAY_H = 48.0, 24.0  # how far prices are known, and what repeats after that
 _MEAN_AFTER_H = 6.0  # hours of its own history that weigh as much as the prior of a flavor
 _INFLOW_H = 24.0  # how far ahead the rate of submissions says something
+_ALONE_JOBS, _TIGHTS = 400, 8  # more jobs than this share rows, with so many grades of slack
 _NEVER_USD = 10.0  # times the dearest price: what the program pays for work that finds no room
 
 
@@ -59,13 +60,18 @@ class Rest:
         """All GPUs of the gang."""
         return self.job.spec.nodes * self.job.spec.gpu_milli / 1_000
 
+    @property
+    def gpu_hours(self) -> float:
+        """What the gang needs."""
+        return self.gpus * self.hours
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """A program, and what its rows stand for."""
+    """A program, and what its rows stand for: classes of jobs, then what is still to come."""
 
     at_us: int
-    rests: tuple[Rest, ...]
+    classes: tuple[tuple[Rest, ...], ...]
     offers: tuple[Offer, ...]
     supply: Supply
     program: Program
@@ -81,13 +87,14 @@ def forecast(snapshot: Snapshot, *, inflow: Inflow | None = None) -> Forecast | 
     edges_us = _edges(snapshot.now_us, offers, until_us=max(rest.until_us for rest in rests))
     supply = _supply(market, rests, edges_us)
     never = float(supply.usd.max()) * _NEVER_USD
-    demands = [_demand(rest, edges_us, late_usd=never) for rest in rests]
+    classes = _classes(rests, edges_us)
+    demands = [_demand(alike, edges_us, late_usd=never) for alike in classes]
     if inflow is not None:
         everything = tuple(i for i, offer in enumerate(offers) if offer.flavor.gpu_milli)
         demands += _expected(inflow, edges_us, everything, late_usd=never)
     return Forecast(
         at_us=snapshot.now_us,
-        rests=rests,
+        classes=classes,
         offers=offers,
         supply=supply,
         program=build(supply, demands),
@@ -96,20 +103,18 @@ def forecast(snapshot: Snapshot, *, inflow: Inflow | None = None) -> Forecast | 
 
 def read(given: Forecast, solution: Solution, *, again_us: int) -> Horizon:
     """Say in our units what the optimum says."""
-    values = worths(given.program, solution)
-    parts = shares(given.program, solution)
+    known = len(given.classes)
+    parts = shares(given.program, solution)[:known]
+    values = worths(given.program, solution)[:known]
     now = shadows(given.program, solution)[:, 0]
     return Horizon(
         at_us=given.at_us,
         again_us=again_us,
-        worths={
-            rest.job.id: Worth(
-                usd_nanos=_nanos(value),
-                rest_usd_nanos=_nanos(part),
-                gpu_ms=round(rest.hours * rest.gpus * MS_PER_HOUR),
-            )
-            for rest, value, part in zip(given.rests, values, parts, strict=False)
-        },
+        worths=dict(
+            worth
+            for alike, value, part in zip(given.classes, values, parts, strict=True)
+            for worth in _worths(alike, usd=float(value), part_usd=float(part))
+        ),
         places={
             offer.flavor.name: Place(
                 weight_permille=round(1_000 * weight),
@@ -117,10 +122,24 @@ def read(given: Forecast, solution: Solution, *, again_us: int) -> Horizon:
             )
             for offer, weight, shadow in zip(given.offers, given.supply.weight, now, strict=True)
         },
-        bound_usd_nanos=_nanos(float(parts[: len(given.rests)].sum())),
+        bound_usd_nanos=_nanos(parts.sum()),
         variables=len(given.program.cost),
         iterations=solution.iterations,
     )
+
+
+def _worths(alike: tuple[Rest, ...], *, usd: float, part_usd: float) -> Iterator[tuple[str, Worth]]:
+    """Give each job of a class the class's price, and its part of the money by its hours."""
+    total = max(1e-9, sum(rest.gpu_hours for rest in alike))
+    for rest in alike:
+        yield (
+            rest.job.id,
+            Worth(
+                usd_nanos=_nanos(usd),
+                rest_usd_nanos=_nanos(part_usd * rest.gpu_hours / total),
+                gpu_ms=round(rest.gpu_hours * MS_PER_HOUR),
+            ),
+        )
 
 
 def _nanos(usd: float) -> int:
@@ -174,11 +193,33 @@ def _rest(job: JobRow, market: Market, *, ms: int, waits: bool) -> Iterator[Rest
     )
 
 
-def _demand(rest: Rest, edges_us: Ints, *, late_usd: float) -> Demand:
-    hours = (np.minimum(edges_us[1:], rest.until_us) - edges_us[:-1]) / US_PER_HOUR
-    most = rest.gpus * hours[hours > 0]
+def _classes(rests: tuple[Rest, ...], edges_us: Ints) -> tuple[tuple[Rest, ...], ...]:
+    """Group jobs that are alike, where there are too many for a row each.
+
+    Alike are jobs that may use the same flavors, are due in the same slot and need about the same
+    part of the time until then.
+    """
+    if len(rests) <= _ALONE_JOBS:
+        return tuple((rest,) for rest in rests)
+    classes: dict[tuple[Group, int, int], list[Rest]] = {}
+    for rest in rests:
+        left_h = (rest.until_us - int(edges_us[0])) / US_PER_HOUR
+        tight = min(_TIGHTS, int(_TIGHTS * rest.hours / max(left_h, 1e-9)))
+        due = int(np.searchsorted(edges_us, rest.until_us))
+        classes.setdefault((rest.flavors, due, tight), []).append(rest)
+    return tuple(tuple(alike) for alike in classes.values())
+
+
+def _demand(alike: tuple[Rest, ...], edges_us: Ints, *, late_usd: float) -> Demand:
+    spans = np.array([rest.until_us for rest in alike])[:, None]
+    hours = (np.minimum(edges_us[1:], spans) - edges_us[:-1]) / US_PER_HOUR
+    most = np.array([rest.gpus for rest in alike]) @ np.maximum(0.0, hours)
     return Demand(
-        group=rest.flavors, need=rest.gpus * rest.hours, first=0, most=most, late_usd=late_usd
+        group=alike[0].flavors,
+        need=sum(rest.gpu_hours for rest in alike),
+        first=0,
+        most=most[most > 0],
+        late_usd=late_usd,
     )
 
 

@@ -164,3 +164,19 @@ def test_equal_snapshots_have_equal_plans_and_no_plan_is_below_its_bound(seed: i
     expected = plans[0].expected
     assert expected is not None
     assert expected.cost_usd_nanos >= expected.bound_usd_nanos
+
+
+def test_a_long_queue_shares_rows_and_keeps_its_money() -> None:
+    """A thousand jobs make a program of some hundred classes; the parts still add up."""
+    jobs = [
+        job(f"j{index}", work_h=1 + index % 7, deadline_h=10 + (1 + index % 7) * (1 + index % 5))
+        for index in range(1_000)
+    ]
+    wide = (an_offer(CHEAP), an_offer(DEAR), an_offer(replace(SURE, max_nodes=2_000)))
+    solver = Counting()
+    horizon = HorizonKeeper(solver).into(a_world(*jobs, offers=wide, settings=PLANNED)).horizon
+    assert horizon is not None
+    assert len(horizon.worths) == 1_000
+    assert horizon.variables < 10_000
+    parts = sum(worth.rest_usd_nanos for worth in horizon.worths.values())
+    assert abs(parts - horizon.bound_usd_nanos) < 1_000

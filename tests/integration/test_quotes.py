@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from jobs.quotes import Quote, Quoted
 from jobs.rows import JobRow
 from tests.integration.served import Served, wait_until
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.integration
 
 ASKED = {"script": "train.py", "work": "1h", "deadline": "6h"}
@@ -72,3 +77,32 @@ def test_an_explanation_has_the_row_s_reason(served: Served) -> None:
     told = served.http.get(f"/v1/jobs/{job.id}/explain").json()
     assert (told["reason"], told["sentence"]) == (row["reason"], row["sentence"])
     assert told["alternatives"]
+
+
+def _guide() -> list[str]:
+    """The code blocks of docs/quotes.md."""
+    text = (ROOT / "docs" / "quotes.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(_guide())))
+def test_the_guide_s_examples_run(served: Served, tmp_path: Path, number: int) -> None:
+    """Each block of the guide is a program that works as it stands."""
+    (tmp_path / "train.py").write_text("print('trained')\n", encoding="utf-8")
+    (tmp_path / "example.py").write_text(_guide()[number], encoding="utf-8")
+    token = (served.home.folder / "token").read_text(encoding="ascii").strip()
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "LOWTIDE_SERVER": served.server.url,
+            "LOWTIDE_TOKEN": token,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert done.stdout

@@ -11,16 +11,16 @@ Four lines are enough::
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from jobs.archive import Archive, pack
+from jobs.archive import Archive
 from jobs.array_handle import Array
-from jobs.errors import SpecError, UnknownSubjectError
+from jobs.errors import UnknownSubjectError
 from jobs.handle import Job, decoded
+from jobs.preparing import as_spec, body_of, prepare, segment
 from jobs.quotes import Quote
 from jobs.spec import JobSpec, parse_spec
 from jobs.transport import Transport
@@ -115,7 +115,7 @@ class Client:
         Raises:
             SpecError, InfeasibleError: as ``submit``; one wrong element refuses all.
         """
-        ready = _as_spec(spec)
+        ready = as_spec(spec)
         data = ready.model_dump(mode="json", exclude_defaults=True)
         data |= {} if array is None else {"array": array}
         data |= {} if max_parallel is None else {"max_parallel": max_parallel}
@@ -181,7 +181,7 @@ class Client:
             SpecError, InfeasibleError: what ``submit`` would raise.
         """
         answer: dict[str, Any] = self.transport.json(
-            "POST", "/v1/jobs", params={"dry_run": "true"}, body=body_of(_as_spec(spec))
+            "POST", "/v1/jobs", params={"dry_run": "true"}, body=body_of(as_spec(spec))
         )
         return answer
 
@@ -194,7 +194,7 @@ class Client:
             SpecError, InfeasibleError: what ``submit`` would raise.
         """
         params = {"curve": "true" if curve else "false"}
-        body = body_of(_as_spec(spec))
+        body = body_of(as_spec(spec))
         told = self.transport.json("POST", "/v1/quotes", params=params, body=body)
         return decoded(told, into=Quote)  # type: ignore[no-any-return]
 
@@ -364,52 +364,6 @@ class _Chunks:
         for start in range(0, len(self._data), CHUNK_BYTES):
             yield self._data[start : start + CHUNK_BYTES]
             self._on_upload(min(start + CHUNK_BYTES, len(self._data)), len(self._data))
-
-
-def prepare(
-    spec: JobSpec | Mapping[str, Any], *, code_dir: str | Path | None = None
-) -> tuple[JobSpec, Archive | None]:
-    """Check a spec, pack its code, and give it as the server wants it, with the archive.
-
-    Raises:
-        SpecError: the spec is wrong, the script is missing, or the code cannot be packed.
-    """
-    spec = _as_spec(spec)
-    if spec.code:
-        return spec, None
-    script = Path(os.path.abspath(spec.script))  # noqa: PTH100 - links stay links
-    if not spec.script or not script.is_file():
-        raise SpecError(
-            f"There is no script '{spec.script}'." if spec.script else "No script was named.",
-            remedy=f"Name the path of a training script (looked in '{Path.cwd()}').",
-        )
-    folder = Path(os.path.abspath(code_dir or script.parent))  # noqa: PTH100
-    if not script.is_relative_to(folder):
-        raise SpecError(
-            f"The script '{spec.script}' is not inside the code folder '{folder}'.",
-            remedy="Name a --code-dir (code_dir= in Python) that holds the script.",
-        )
-    archive = pack(folder)
-    inside = script.relative_to(folder).as_posix()
-    return spec.model_copy(update={"script": inside, "code": archive.sha256}), archive
-
-
-def _as_spec(spec: JobSpec | Mapping[str, Any]) -> JobSpec:
-    return spec if isinstance(spec, JobSpec) else parse_spec(spec)
-
-
-def body_of(spec: JobSpec) -> dict[str, Any]:
-    """Only what the user set, so that an older server is not asked about newer fields."""
-    return {"version": spec.version, **spec.model_dump(mode="json", exclude_defaults=True)}
-
-
-def segment(name: str) -> str:
-    """Refuse what cannot be an id before it becomes a part of an address."""
-    if not name or not all(letter.isalnum() or letter in "-_." for letter in name):
-        raise UnknownSubjectError(
-            f"'{name}' is not an id.", remedy="Look it up with `lowtide ls` or `lowtide nodes`."
-        )
-    return name
 
 
 def _ignore(_sent: int, _total: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from jobs.client import body_of, prepare, segment
+from jobs.preparing import body_of, prepare, segment
 from jobs.recurrence import ScheduleSpec
 from jobs.spec import spec_error
 

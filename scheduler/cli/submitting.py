@@ -10,6 +10,8 @@ from scheduler.cli.formats import counted
 from scheduler.cli.output import FAILED, OK, Json, client, console, print_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jobs.archive import Archive
     from jobs.client import Client
     from jobs.handle import Job
@@ -63,14 +65,21 @@ def submit(
     lowtide submit train.py --array 20 --max-parallel 4 -- --seed {index}
     """
     given = {key: value for key, value in locals().items() if key not in NOT_FIELDS}
-    from jobs.client import prepare
     from scheduler.cli.wishes import specs_from
 
     specs = specs_from(given, file=from_file)
+    return _submit(specs, code_dir=code_dir, wait=wait, dry_run=dry_run, as_json=as_json)
+
+
+def _submit(
+    specs: list[JobSpec], *, code_dir: Path | None, wait: bool, dry_run: bool, as_json: bool
+) -> int:
     if len(specs) > 1 or specs[0].array is not None:
         from scheduler.cli.submitting_many import submit_many
 
         return submit_many(specs, code_dir=code_dir, wait=wait, dry_run=dry_run, as_json=as_json)
+    from jobs.preparing import prepare
+
     spec, archive = prepare(specs[0], code_dir=code_dir)
     with client() as server:
         if dry_run:

@@ -34,7 +34,7 @@ def submit_many(
 
 
 def _checked(server: Client, specs: list[JobSpec], *, code_dir: Path | None, as_json: bool) -> int:
-    from jobs.client import prepare
+    from jobs.preparing import prepare
 
     rows = server.check_all([prepare(spec, code_dir=code_dir)[0] for spec in specs])
     if as_json:

@@ -125,10 +125,18 @@ def solve(terms: Terms, *, slots: int, slack: int) -> Table:
     best = np.zeros((slots + 1, 2 * _AGES, slack + 1), dtype=np.uint8)
     for left in range(1, slots + 1):
         options, stay = model.step(left)
-        best[left] = options.argmin(axis=0)
+        best[left] = _cheapest(options)
         pays = options[Action.SPOT, :_AGES] < stay[:_AGES]
         best[left, :_AGES] += pays.astype(np.uint8) * np.uint8(_LEAVES)
     return Table(best)
+
+
+def _cheapest(options: Floats) -> Bytes:
+    """Give the first of the cheapest actions; a general argmin takes twice as long."""
+    wait, spot, sure = options
+    found: Bytes = (spot < wait).astype(np.uint8)
+    found[sure < np.minimum(wait, spot)] = Action.SURE
+    return found
 
 
 class _Model:

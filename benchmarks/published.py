@@ -52,11 +52,11 @@ class Task:
     probe: bool
 
 
-def tasks(data: Path, *, only: str) -> list[Task]:
-    """List everything to be replayed."""
+def tasks(data: Path, *, only: tuple[str, ...]) -> list[Task]:
+    """List what is to be replayed: points whose "figure x" begins with one of ``only``."""
     listed = []
     for setting in settings():
-        if not setting.figure.startswith(only):
+        if not f"{setting.figure} {setting.x}".startswith(only):
             continue
         runs = RUNS if setting.figure in {"deadline", "held-out"} else RUNS[::2]
         for world in worlds(data, setting):
@@ -89,7 +89,7 @@ def _bound_usd(scenario: Scenario) -> float:
     return usd
 
 
-def measure(data: Path, *, only: str, processes: int) -> list[dict[str, Any]]:
+def measure(data: Path, *, only: tuple[str, ...], processes: int) -> list[dict[str, Any]]:
     """Replay every task; give a row per setting."""
     listed = tasks(data, only=only)
     with ProcessPoolExecutor(processes) as pool:
@@ -141,11 +141,13 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     parser.add_argument("--write-docs", action="store_true", help=f"write {DOCS.name}")
     parser.add_argument("--data", type=Path, default=os.environ.get("LOWTIDE_DATA"))
-    parser.add_argument("--only", default="", help="figures whose name begins so")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help='points that begin so: "deadline 1"'
+    )
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args(None if arguments is None else list(arguments))
     data = asked.data or Path(__file__).resolve().parents[2] / "shared" / "data"
-    rows = measure(data, only=asked.only, processes=asked.processes)
+    rows = measure(data, only=tuple(asked.only), processes=asked.processes)
     if asked.write_docs:
         DOCS.write_text(published_table.page(rows), encoding="utf-8")
     print(json.dumps(rows, indent=2) if asked.json else published_table.tables(rows))

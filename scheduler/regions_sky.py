@@ -25,7 +25,8 @@ _AHEAD_H = 6.0
 _TOLD_H = 2.0
 """How much watching of other places weighs as much as what they do at this moment, hours."""
 _CELLS = 8_000  # most slots x spare slots of a table; who has more gets longer slots
-_ROUND_SLOTS, _ROUND_SPARE = 32, 8  # sizes of tables are rounded up, so that jobs share them
+_LEAST_SLOTS, _LEAST_SPARE = 32, 8
+"""Sizes of tables are these times 1, 1.5, 2, 3, 4, 6 and so on, so that jobs share them."""
 _HORIZON_US = 4_000 * US_PER_HOUR  # who has more time than this needs no plan
 
 
@@ -198,13 +199,17 @@ def _clock(
         changeover_us=changeover_us,
         left_us=left_us,
         slack_us=slack_us,
-        slots=_up(max(span_us // slot_us, left_us // slot_us + 1 + spare), _ROUND_SLOTS),
-        slack=_up(max((span_us - job.work_ms * US_PER_MS) // slot_us, spare), _ROUND_SPARE),
+        slots=_up(max(span_us // slot_us, left_us // slot_us + 1 + spare), _LEAST_SLOTS),
+        slack=_up(max((span_us - job.work_ms * US_PER_MS) // slot_us, spare), _LEAST_SPARE),
     )
 
 
-def _up(count: int, step: int) -> int:
-    return -(-count // step) * step
+def _up(count: int, least: int) -> int:
+    size = least
+    while size < count:
+        whole = size % least == 0 and (size // least).bit_count() == 1
+        size = size * 3 // 2 if whole else size * 4 // 3
+    return size
 
 
 def union(places: Sequence[Place], *, now_us: int) -> Spell:

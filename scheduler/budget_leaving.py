@@ -27,8 +27,9 @@ from scheduler.budget_purses import (
 )
 from scheduler.budget_sentences import leaves_at_threshold, leaves_for_money
 from scheduler.budget_view import US_PER_HOUR
+from scheduler.budgets import covered
 from scheduler.market import MS_PER_HOUR, Market
-from scheduler.needs import REACTION_US, guarded_ms, overhead_ms
+from scheduler.needs import REACTION_US, guarded_ms, is_sure, overhead_ms
 from scheduler.plan import Preempt, Reservation
 from scheduler.snapshot import LiveAttempt
 
@@ -45,6 +46,7 @@ class Settled:
     preempts: list[Preempt] = field(default_factory=list)
     reservations: list[tuple[str, Reservation]] = field(default_factory=list)
     wakes_us: list[int] = field(default_factory=list)
+    pinned: dict[str, None] = field(default_factory=dict)  # no money for a start on another market
 
     @property
     def gone(self) -> dict[str, None]:
@@ -66,6 +68,7 @@ def settle(live: Iterable[LiveAttempt], *, purses: Purses, market: Market) -> Se
             purse.give_back(each.one.attempt)
     for each in due:
         _reserve(each, settled)
+    settled.pinned |= {each.one.attempt.id: None for each in bound if _is_pinned(each)}
     # What is given up comes before what is taken, so that the sum never passes the limit.
     settled.reservations.sort(key=lambda pair: pair[0] not in settled.gone)
     for purse in purses.all:
@@ -135,6 +138,21 @@ def _reserve(each: _Bound, settled: Settled) -> None:
     settled.reservations.append((each.one.attempt.id, made))
     if stays:
         settled.wakes_us.append(until_us - each.lead_us)
+
+
+def _is_pinned(each: _Bound) -> bool:
+    """Whether moving to the other market makes no sense: its money would not cover a start."""
+    if not any(purse.hard for purse in each.mine):
+        return False
+    sure, job = is_sure(each.offer.flavor), each.one.job
+    others = [choice for choice in each.market.choices(job) if choice.sure is not sure]
+    before = [(purse, purse.left, purse.next_left) for purse in each.mine]
+    for purse in each.mine:
+        purse.give_back(each.one.attempt)
+    found = covered(job, others, each.mine, market=each.market)
+    for purse, left, next_left in before:
+        purse.left, purse.next_left = left, next_left
+    return not found
 
 
 def _rest_ms(each: _Bound) -> int:

@@ -75,10 +75,11 @@ def within(wish: Wish, *, purses: Purses, market: Market) -> Wish | Wait:
     mine = purses.of(wish.job)
     if not mine or not wish.choices:
         return wish
-    found = [(_obstacle(wish, choice, mine, market=market), choice) for choice in wish.choices]
-    covered = tuple(choice for obstacle, choice in found if obstacle is None)
-    if covered:
-        return replace(wish, choices=covered)
+    least = _least(wish.job, wish.choices, market=market)
+    found = [(_obstacle(wish, one, mine, least, market=market), one) for one in wish.choices]
+    payable = tuple(choice for obstacle, choice in found if obstacle is None)
+    if payable:
+        return replace(wish, choices=payable)
     first = min(
         ((obstacle.need, rank, obstacle) for rank, (obstacle, _) in enumerate(found) if obstacle),
         key=lambda one: one[:2],
@@ -110,12 +111,31 @@ def reserved(place: Place, wish: Wish, choice: Choice, *, purses: Purses, market
     return replace(place, reservation=reservation)
 
 
+def covered(
+    job: JobRow, choices: Iterable[Choice], mine: Iterable[Purse], *, market: Market
+) -> bool:
+    """Whether the hard budgets of a job cover a start on any of these choices."""
+    listed, purses = list(choices), list(mine)
+    least = _least(job, listed, market=market)
+    return any(
+        all(_of_money(job, choice, purse, least, market=market) is None for purse in purses)
+        for choice in listed
+    )
+
+
+def _least(job: JobRow, choices: Iterable[Choice], *, market: Market) -> int:
+    """Give what the rest costs on the cheapest of some choices, at the price of now."""
+    costs = (market.flat_cost(job, choice, at_us=market.now_us) for choice in choices)
+    return min(costs, default=0)
+
+
 def _obstacle(
-    wish: Wish, choice: Choice, mine: Iterable[Purse], *, market: Market
+    wish: Wish, choice: Choice, mine: Iterable[Purse], least: int, *, market: Market
 ) -> Obstacle | None:
     need = market.flat_cost(wish.job, choice, at_us=market.now_us)
     for purse in mine:
-        found = _of_time(wish, purse, need) or _of_money(wish, choice, purse, need, market=market)
+        found = _of_time(wish, purse, need)
+        found = found or _of_money(wish.job, choice, purse, least, market=market)
         if found is not None:
             return found
     return None
@@ -139,22 +159,24 @@ def _of_time(wish: Wish, purse: Purse, need: int) -> Obstacle | None:
 
 
 def _of_money(
-    wish: Wish, choice: Choice, purse: Purse, need: int, *, market: Market
+    job: JobRow, choice: Choice, purse: Purse, least: int, *, market: Market
 ) -> Obstacle | None:
+    """Say what is missing; ``least`` is what the rest costs where it is cheapest."""
     if not purse.hard:
         return None
-    job, now_us = wish.job, market.now_us
+    now_us = market.now_us
     overhead_us = overhead_ms(job, choice.flavor, restores=job.attempts > 0) * US_PER_MS
     wall_us = plain_wall_ms(job, choice.offer) * US_PER_MS if job.work_ms else overhead_us
     useful_us = min(wall_us, overhead_us + _STRETCH_US) + lead_us(job.spec, market.settings)
     most_us = purse.reach_us(rate_at_most(job.spec, choice.offer)) - now_us
     whole = purse.reach_us(rate_now(job.spec, choice.offer)) >= now_us + wall_us
-    if not whole and _is_too_big(purse, need, wall_us):
+    if not whole and _is_too_big(purse, least, wall_us):
         whole, useful_us = True, min(wall_us, _WORTH_OVERHEADS * overhead_us) + useful_us
     if whole and most_us >= useful_us:
         return None
-    least = rate_at_most(job.spec, choice.offer) * useful_us // US_PER_HOUR
-    return Obstacle(want=Want.MONEY, purse=purse, need=need, wakes_us=_more_us(purse), least=least)
+    need = market.flat_cost(job, choice, at_us=now_us)
+    start = rate_at_most(job.spec, choice.offer) * useful_us // US_PER_HOUR
+    return Obstacle(want=Want.MONEY, purse=purse, need=need, wakes_us=_more_us(purse), least=start)
 
 
 def _is_too_big(purse: Purse, need: int, wall_us: int) -> bool:

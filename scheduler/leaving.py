@@ -20,7 +20,8 @@ def leave(
     """
     way = Way(snapshot, market=market, pools=pools)
     way.leaves(settled.preempts)
-    staying = (one for one in snapshot.live if one.attempt.id not in settled.gone)
+    settled_ids = settled.gone | settled.pinned
+    staying = (one for one in snapshot.live if one.attempt.id not in settled_ids)
     moves = preempt(staying, market=market, pools=pools, way=way)
     # Jobs that found no room get that of others, if it pays.
     stops = make_way(placed.without_room, way=way)

@@ -277,6 +277,7 @@ def _catalog(
         prices=prices,
         windows=windows,
         budgets=tuple(budget.budget() for budget in settings.budgets),
+        egress_nanos_per_gb=settings.egress_nanos_per_gb,
     )
 
 

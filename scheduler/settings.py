@@ -109,6 +109,9 @@ class Settings(_Strict):
     budgets: tuple[BudgetSettings, ...] = ()
     holidays: Holidays = Field(default_factory=dict)
     price_feed: FeedSettings | None = None
+    egress_usd_per_gb: Mapping[Name, Mapping[Name, Price]] = Field(
+        default_factory=dict, description="price of reading a checkpoint: from region, to region"
+    )
     storage: str = ""
     database: str = ""
     policy: PolicySettings = Field(default_factory=PolicySettings)
@@ -130,6 +133,15 @@ class Settings(_Strict):
         """The price windows in the file's order."""
         listed = (window.windows(self.holidays) for window in self.price_windows)
         return tuple(window for windows in listed for window in windows)
+
+    @property
+    def egress_nanos_per_gb(self) -> dict[tuple[str, str], int]:
+        """Prices of egress by (from region, to region)."""
+        return {
+            (source, target): int(usd * NANOS_PER_USD)
+            for source, targets in self.egress_usd_per_gb.items()
+            for target, usd in targets.items()
+        }
 
     def cluster(self, name: str) -> ClusterSettings | None:
         """Give the cluster of that name, None when there is none."""

@@ -156,3 +156,13 @@ def test_only_nodes_that_we_start_can_be_launched() -> None:
     static = parsed(BASE).flavors["a-spot"]
     local = parsed(BASE.replace("static", "local")).flavors["a-spot"]
     assert (static.launches, local.launches) == (False, True)
+
+
+def test_egress_between_regions_has_a_price() -> None:
+    """Nano-dollars per GB by direction; a negative price is refused by its field."""
+    given = parsed(BASE + "egress_usd_per_gb:\n  east: {west: 0.02, north: 0.1}\n")
+    assert given.egress_nanos_per_gb == {
+        ("east", "west"): 20_000_000,
+        ("east", "north"): 100_000_000,
+    }
+    assert "egress_usd_per_gb" in refusal(BASE + "egress_usd_per_gb: {east: {west: -1}}\n").cause

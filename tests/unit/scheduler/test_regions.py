@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 
 from cluster.flavors import Flavor
 from cluster.offers import Offer
-from cluster.prices import StepSeries
+from cluster.prices import FlatPrices, StepSeries
 from jobs.durations import US_PER_S
 from jobs.reasons import Reason
 from jobs.rows import JobRow
 from jobs.spec import JobSpec
+from jobs.state import State
+from scheduler.catalog import Catalog
 from scheduler.decide import decide
-from scheduler.egress import egress_nanos
+from scheduler.egress import egress_nanos, homes
 from scheduler.plan import Plan
+from scheduler.price_book import PriceBook
 from scheduler.regions_table import Act, Terms, Tier, solve, state
 from scheduler.scenario import Arrival, Capacity, Scenario
 from scheduler.sim_report import report
@@ -147,6 +150,19 @@ def test_egress_counts_between_regions_only() -> None:
     assert egress_nanos(prices, spec, source="west", target="east") == USD
     assert egress_nanos(prices, spec, source="east", target="east") == 0
     assert egress_nanos(prices, spec, source="", target="east") == 0
+
+
+def test_the_home_of_a_job_is_where_its_restore_point_was_made() -> None:
+    """The attempt of the point's epoch tells; without egress prices nobody asks."""
+    job = replace(a_waiting("30h"), restore_point=a_point(5, at_s=NOW_S, epoch=1))
+    attempt = an_attempt(job, WEST, training_s=NOW_S).attempt
+    rows = State()
+    rows.attempts[attempt.id] = attempt
+    catalog = Catalog(flavors={WEST.name: WEST}, prices=PriceBook(FlatPrices([WEST]), [WEST]))
+    assert homes(rows, catalog, [job]) == {}
+    priced = replace(catalog, egress_nanos_per_gb={("west", "east"): 1})
+    assert homes(rows, priced, [job]) == {"a": "west"}
+    assert homes(rows, priced, [replace(job, restore_point=None)]) == {}
 
 
 TERMS = Terms(

@@ -93,6 +93,8 @@ class Market:
         """Index the offers."""
         self.now_us = snapshot.now_us
         self.settings = snapshot.settings
+        self.snapshot = snapshot
+        self.room_wanted: dict[str, int] = {}  # by sure flavor; see scheduler.stop_room
         self.horizon = snapshot.horizon
         self.egress_nanos_per_gb = snapshot.egress_nanos_per_gb
         self.homes = snapshot.homes

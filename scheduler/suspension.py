@@ -6,7 +6,8 @@ saves clearly more than the save, boot, set-up and restore it costs and the dead
 Both ask the same exact program over the known price steps (``scheduler.stretches``).
 
 It does not thrash: the program charges every changeover one and a half times, a stop must save a
-hundredth of the rest beyond that, and an attempt trains at least as long as a changeover took.
+hundredth of the rest beyond that, and an attempt trains at least as long as a changeover took. And
+nobody counts on stops where room is scarce (``scheduler.stop_room``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scheduler.needs import (
     with_stalls_ms,
 )
 from scheduler.sentences import stops_for_price
+from scheduler.stop_room import has_room_for_all
 from scheduler.stretches import NEVER, Course, Terms, cheapest_hours, solve
 from scheduler.wishes import Case, Later, Running
 
@@ -70,7 +72,7 @@ def choose(case: Case, choices: Iterable[Choice], *, single: Later | None) -> La
         return None
     worth = single if single is not None and is_worth(single, listed[0]) else None
     best_nanos = listed[0].cost_nanos if worth is None else worth.cost_nanos
-    for choice in listed:
+    for choice in listed if has_room_for_all(case.job, market=case.market) else ():
         found = _split(case, choice, below_nanos=best_nanos)
         if found is not None:
             best_nanos = found.cost_nanos
@@ -94,6 +96,8 @@ def of_running(running: Running) -> Stop | None:
     _, dearest = cheapest_hours(grid.steps(), left_us)
     if tape.price(market.now_us) <= dearest or not grid.count:
         return look  # this hour is one of the cheapest that it needs
+    if not has_room_for_all(job, market=market):
+        return look
     return _stop(running, grid, left_us=left_us, again_us=again_us) or look
 
 

@@ -134,6 +134,7 @@ PURE = {
     "scheduler.snapshot",
     "scheduler.spending",
     "scheduler.spot_policy",
+    "scheduler.stop_room",
     "scheduler.stretches",
     "scheduler.survival",
     "scheduler.suspension",

@@ -111,3 +111,14 @@ def test_a_start_now_with_a_stop_later_beats_one_late_stretch() -> None:
     prices = offer(1, 9, 9, 9, 2, 2, 2, 9, 9, 9, 9, now_h=0, usd=1)
     plan = decide(a_world(job, offers=(prices,)))
     assert [place.flavor for place in plan.places] == ["sure"]
+
+
+def test_nobody_stops_where_room_is_scarce() -> None:
+    """With four nodes for four deadlines it stops; with a fifth who waits for room it stays."""
+    known = {"attempts": 1, "restore_point": a_point(0, at_s=3_600), "total_steps": 14_400_000}
+    mine = a_job("a", work="4h", deadline="12h", checkpoint_interval=0, row=known)
+    others = [a_job(f"b{i}", work="1h", deadline="30h", checkpoint_interval=0) for i in range(4)]
+    live = (an_attempt(mine, SURE, training_s=3_600),)
+    for waiting, stops in ((others[:3], 1), (others, 0)):
+        plan = decide(a_world(*waiting, now_s=7_200, offers=(DEAR_NOW,), live=live))
+        assert len(plan.preempts) == stops

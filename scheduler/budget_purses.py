@@ -177,6 +177,8 @@ class Purses:
         return purses
 
     def _own_of(self, job: JobRow) -> Purse | None:
+        if job.spec.budget_usd is None:
+            return None
         row = None if job.id in self._own else own_row(job)
         if row is not None:  # nobody has said that anything was spent of it
             view = BudgetView(row=row, spent_usd_nanos=0)

@@ -79,6 +79,8 @@ def cost_of(rate: int, *, until_us: int, row: BudgetRow, now_us: int) -> tuple[i
 
 def own_row(job: JobRow) -> BudgetRow | None:
     """Give the row of the budget that a job brought along, None without one."""
+    if job.spec.budget_usd is None:  # most jobs, in a queue that may be long
+        return None
     terms = own_budget(job.id, job.spec)
     if terms is None:
         return None

@@ -16,6 +16,7 @@ from jobs.errors import InfeasibleError
 from jobs.rows import JobRow
 from scheduler import claims, sentences
 from scheduler.admission import check_admissible
+from scheduler.affordability import check_affordable
 from scheduler.market import Market
 from scheduler.needs import REACTION_US
 from scheduler.snapshot import Snapshot
@@ -28,7 +29,8 @@ def check_submit(rows: Sequence[JobRow], *, snapshot: Snapshot) -> None:
     """Check the jobs of a submit, given as the rows that they would get.
 
     Raises:
-        InfeasibleError: nothing could ever hold one of them, or a deadline is out of reach.
+        InfeasibleError: nothing could ever hold one of them, or a deadline is out of reach, or
+            its own budget cannot pay for it.
     """
     seen: dict[tuple[object, ...], None] = {}
     for row in rows:
@@ -45,6 +47,7 @@ def check_submit(rows: Sequence[JobRow], *, snapshot: Snapshot) -> None:
             now_us=snapshot.now_us,
             settings=snapshot.settings,
         )
+    check_affordable(rows, snapshot=snapshot)
     _check_together(rows, snapshot=snapshot)
 
 

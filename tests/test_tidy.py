@@ -90,6 +90,7 @@ PURE = {
     "jobs.state",
     "jobs.states",
     "scheduler.admission",
+    "scheduler.affordability",
     "scheduler.audit",
     "scheduler.audit_fold",
     "scheduler.audit_rows",

@@ -226,7 +226,8 @@ class Simulation:
 
     def _next_us(self) -> int | None:
         state = self.controller.state
-        if not (self._arrivals or state.queued or state.live_attempts or state.live_nodes):
+        busy = state.queued or state.live_attempts or state.live_nodes
+        if not (self._arrivals or busy or any(row.next_us for row in state.schedules.values())):
             return None if self._wake_us != self.scenario.start_us else self._wake_us
         due = (
             self.driver.next_event_us,

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from cluster.prices import StepSeries
 from jobs.arrays import members
+from jobs.recurrence import ScheduleSpec
 from jobs.spec import JobSpec
 from jobs.states import JobState
 from scheduler.audit_store import audit_store
+from scheduler.commands import MakeSchedule
 from scheduler.scenario import Arrival, Capacity, Scenario
 from scheduler.simulation import Simulation
 from scheduler.snapshot import PolicySettings
@@ -169,3 +171,31 @@ def test_a_stop_pays_and_is_not_answered_in_turn() -> None:
     assert (rows["low"].preemptions, rows["high"].preemptions) == (1, 0)
     assert (rows["low"].attempts, rows["high"].attempts) == (2, 1)
     assert (rows["high"].ended_us or 0) < (rows["low"].ended_us or 0)
+    told = [one.event.sentence for one in result.store.records() if "Makes way" in str(one.event)]
+    assert len(told) == 1, "its price is in the journal"
+    assert "$0." in told[0]
+
+
+def test_a_schedule_is_replayed_by_the_simulator() -> None:
+    """Each hour for half a day, in the same journal twice; occurrences are jobs like any other."""
+    spec = ScheduleSpec.model_validate(
+        {
+            "name": "hourly",
+            "cron": "0 * * * *",
+            "overlap": "queue",
+            "job": {"script": "t.py", "work": "20m", "deadline": "3h"},
+        }
+    )
+
+    def played() -> Any:
+        scenario = replace(world([], seed=5), end_us=START_US + 12 * HOUR)
+        simulation = Watched(scenario, settings=PolicySettings(margin_percent=0))
+        simulation.mailbox.call(MakeSchedule(spec=spec))
+        return simulation.run()
+
+    first, second = played(), played()
+    assert list(first.store.records()) == list(second.store.records())
+    done = [row for row in first.jobs.values() if row.state is JobState.SUCCEEDED]
+    assert len(done) >= 8
+    assert all((row.ended_us or 0) <= (row.deadline_us or 0) for row in done)
+    assert not audit_store(first.store)

@@ -233,7 +233,8 @@ def main() -> None:
         workers=asked.workers,
     )
     if asked.write_docs:
-        write_docs(figures, command=f"python -m benchmarks.spot_policy --starts {asked.starts}")
+        command = f"python -m benchmarks.spot_policy --starts {asked.starts} --write-docs"
+        write_docs(figures, command=command)
     print(json.dumps(figures, indent=2) if asked.json else table(figures))
 
 

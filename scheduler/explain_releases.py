@@ -95,6 +95,19 @@ class _Trial:
         return None if least is None else self.flat(row, flavor) - least
 
 
+_PLAIN = {
+    Reason.NEW: "the next cycle, which looks at it",
+    Reason.WAITS_FOR_JOB: "the end of the jobs that it comes after",
+    Reason.WAITS_FOR_ARRAY: "the end of another element of its array",
+    Reason.WAITS_FOR_TURN: "the start of those whose turn is before its own",
+    Reason.WAITS_FOR_BUDGET: "the next period of the budget that pays for it, or a higher limit",
+    Reason.RETRY_AFTER_FAILURE: "the end of the pause before it is tried again",
+    Reason.HEARTBEAT_LOST: "the end of the pause before it is tried again",
+    Reason.OPERATOR: "the end of the pause before it is tried again",
+}
+"""What a job waits for when there is no more to say than that."""
+
+
 def _by_itself(trial: _Trial) -> Iterator[Release]:
     """What the job waits for, and when it stops to wait for it."""
     row, market = trial.row, trial.market
@@ -114,6 +127,10 @@ def _by_itself(trial: _Trial) -> Iterator[Release]:
     elif row.reason is Reason.WAITS_FOR_CAPACITY:
         names = ", ".join((*_names(trial, sure=False), *_names(trial, sure=True)))
         yield Release(what=f"room for {nodes} on one of {names}", by="itself")
+    elif row.reason is Reason.WAITS_FOR_BUDGET and row.spec.budget_usd is not None:
+        return  # its own budget: the missing amount is said in money
+    elif row.reason in _PLAIN:
+        yield Release(what=_PLAIN[row.reason], by="itself")
 
 
 def _names(trial: _Trial, *, sure: bool) -> list[str]:

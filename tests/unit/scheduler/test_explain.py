@@ -54,6 +54,7 @@ WAITING: list[tuple[Reason, dict[str, Any], tuple[Any, ...]]] = [
     ),
     (Reason.WAITS_FOR_CAPACITY, {"work": "2h"}, (an_offer(SURE, room=0),)),
     (Reason.WAITS_FOR_BUDGET, {"work": "2h", "budget_usd": 4}, (an_offer(SURE),)),
+    (Reason.WAITS_FOR_JOB, {"work": "2h", "after": ("b",)}, (an_offer(SURE),)),
     (Reason.NO_FLAVOR, {"work": "2h", "regions": ("north",)}, (an_offer(SURE),)),
     (Reason.PAUSED, {"work": "2h"}, (an_offer(SURE),)),
 ]
@@ -65,7 +66,8 @@ def test_an_explanation_never_contradicts_the_plan(
 ) -> None:
     """Reason and sentence are those that the cycle wrote; each waiting job hears of a way out."""
     job = a_job("a", row={"held": reason is Reason.PAUSED}, **wishes)
-    found, row = explained(a_world(job, offers=offers), "a")
+    world = a_world(job, offers=offers, predecessors=(a_job("b"),))
+    found, row = explained(world, "a")
     assert (found.reason, found.sentence) == (row.reason, row.sentence)
     assert found.reason is reason
     assert found.help == HELP[reason]

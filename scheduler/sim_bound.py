@@ -49,8 +49,8 @@ def lower_bound(result: Result, *, every: bool = False, cells: int = CELLS) -> F
         return Floor(usd=None, kind="dp")
     past = _past(result, done)
     each = _each(done, past, cells=4 * cells) if every or len(done) <= _DEAR_JOBS else {}
-    if len(done) == 1:
-        best = _bound(done[0], past, alone=True, cells=cells)
+    if len(done) == 1:  # who shared its nodes with one that was not done paid a share
+        best = _bound(done[0], past, alone=len(result.jobs) == 1, cells=cells)
     else:
         alone = Bound(usd=sum(each.values()), kind="dp")
         best = max(_together(result, done, past), alone, key=lambda bound: bound.usd or 0.0)

@@ -73,7 +73,7 @@ def report(result: Result, *, floor: Floor | None = None) -> Row:
         "bound_usd": None if bound.usd is None else round(bound.usd, 9),
         "bound_kind": bound.kind,
         "bound_jobs": bound.covers,
-        "regret": regret(cost_usd, bound.usd),
+        "regret": regret(_done_usd(result, sums, cost_usd), bound.usd),
         "deadline_misses": sum(missed(result, job) for job in jobs),
         "unfinished": sum(not job.ended for job in jobs),
         "evictions": sum(job.evictions for job in jobs),
@@ -164,6 +164,14 @@ def regret(cost_usd: float, bound_usd: float | None) -> float | None:
     if not bound_usd:
         return 1.0 if bound_usd is not None and not cost_usd else None
     return round(cost_usd / bound_usd, 6)
+
+
+def _done_usd(result: Result, sums: Ledgered, cost_usd: float) -> float:
+    """Give the bill without what went into jobs that were not done: the bound is about the rest."""
+    egress = egress_nanos(result)
+    undone = [job.id for job in result.jobs.values() if job.state is not JobState.SUCCEEDED]
+    nanos = sum(sums.jobs[job_id].usd_nanos + egress.get(job_id, 0) for job_id in undone)
+    return round(cost_usd - _usd(nanos), 9)
 
 
 def _job_regret(cost_usd: float, bound_usd: float | None) -> Row:

@@ -10,6 +10,7 @@ from jobs.spec import JobSpec
 from jobs.states import JobState
 from scheduler.bound import Past, past_of
 from scheduler.earliest import earliest_finish_us
+from scheduler.scenario import Arrival
 from scheduler.sentences import show_instant
 from scheduler.simulation import Refused, Result
 
@@ -32,10 +33,12 @@ def unmet(result: Result) -> list[Row]:
         for job in result.jobs.values()
         if job.state is not JobState.SUCCEEDED or missed(result, job)
     ]
-    if not failed and not result.refused:
+    late = [one for one in result.scenario.arrivals if one.at_us > result.scenario.end_us]
+    if not failed and not result.refused and not late:
         return []
     past = past_of(result.scenario, book=result.book)
     rows = [_refused_row(result, one, past) for one in result.refused]
+    rows += [_not_submitted_row(result, one) for one in late]
     rows += [_row(result, job, past) for job in failed]
     return sorted(rows, key=lambda row: (row["submit_s"], row["name"]))
 
@@ -46,6 +49,12 @@ def _refused_row(result: Result, one: Refused, past: Past) -> Row:
     first_us = earliest_finish_us(spec, submitted_us=at_us, past=past)
     shown = _shown(result, spec, at_us, deadline_us, first_us)
     return shown | {"state": "refused", "why": one.error.cause}
+
+
+def _not_submitted_row(result: Result, one: Arrival) -> Row:
+    deadline_us = one.spec.deadline_us(submitted_us=one.at_us)
+    shown = _shown(result, one.spec, one.at_us, deadline_us, None)
+    return shown | {"state": "not submitted", "why": "It comes after the horizon."}
 
 
 def _row(result: Result, job: JobRow, past: Past) -> Row:
@@ -70,7 +79,9 @@ def _shown(
 def _why(job: JobRow, first_us: int | None) -> str:
     """Say in a sentence whether anybody could have done it, and what became of it."""
     if first_us is None:
-        return "No flavor that it may use ever had room for it long enough."
+        return (
+            "No flavor that it may use had room for it for long enough before the simulation ended."
+        )
     when = show_instant(first_us)
     if job.deadline_us is not None and first_us > job.deadline_us:
         return f"Nobody could have met the deadline: alone, it would have ended at {when}."

@@ -163,7 +163,8 @@ def summary(result: dict[str, Any]) -> Any:  # noqa: ANN401 - a Rich table
     made = table("", "", right=())
     made.show_header = False
     for name, label in LABELS.items():
-        if result.get(name) is not None:
+        bound = name.startswith("bound") and result["bound_usd"] is None
+        if result.get(name) is not None and not bound:
             add_row(made, label, shown(name, result[name]))
     return made
 

@@ -95,7 +95,7 @@ def a_world(seed: int, *, jobs: int) -> Scenario:
 
 
 @given(seed=st.integers(min_value=0, max_value=1 << 20), policy=st.sampled_from(sorted(POLICIES)))
-@settings(max_examples=8, phases=PHASES)
+@settings(max_examples=5, phases=PHASES)
 def test_no_run_of_one_job_is_cheaper_than_its_bound(seed: int, policy: str) -> None:
     """Whatever a policy does with a job that meets its deadline, hindsight is not dearer."""
     figures = report(simulate(a_world(seed, jobs=1), policy=policy))
@@ -105,7 +105,7 @@ def test_no_run_of_one_job_is_cheaper_than_its_bound(seed: int, policy: str) -> 
 
 
 @given(seed=st.integers(min_value=0, max_value=1 << 20), policy=st.sampled_from(sorted(POLICIES)))
-@settings(max_examples=6, phases=PHASES)
+@settings(max_examples=4, phases=PHASES)
 def test_no_run_of_several_jobs_is_cheaper_than_the_bound(seed: int, policy: str) -> None:
     """The linear program is a bound on the bill of the whole queue."""
     figures = report(simulate(a_world(seed, jobs=6), policy=policy))
@@ -160,7 +160,7 @@ def an_odd_world(seed: int) -> Scenario:
 
 
 @given(seed=st.integers(min_value=0, max_value=1 << 20), policy=st.sampled_from(sorted(POLICIES)))
-@settings(max_examples=25, phases=PHASES)
+@settings(max_examples=12, phases=PHASES)
 def test_the_bound_holds_in_any_scenario(seed: int, policy: str) -> None:
     """Windows, tariffs, prices that move to zero, shares of nodes, missed and unfinished jobs."""
     result = simulate(an_odd_world(seed), policy=policy)
@@ -216,13 +216,21 @@ def test_who_could_not_be_served_is_named() -> None:
     ]
     world = scenario(
         [capacity("a", [0], usd=1), capacity("sure", [2], usd=3, boot_s=60)],
-        [Arrival(at_us=START_US, spec=spec) for spec in specs],
+        [
+            *(Arrival(at_us=START_US, spec=spec) for spec in specs),
+            Arrival(
+                at_us=START_US + 365 * 86_400 * US_PER_S, spec=JobSpec(name="next year", work=9)
+            ),
+        ],
     )
     figures = report(simulate(world))
     assert figures["bound_jobs"] == 1
     assert figures["cost_usd"] > figures["bound_usd"] > 0
     told = {row["name"]: row for row in figures["unmet"]}
-    assert set(told) == {"hopeless", "endless", "nowhere"}
+    assert set(told) == {"hopeless", "endless", "nowhere", "next year"}
+    assert told["next year"]["state"] == "not submitted"
+    assert told["endless"]["why"].endswith("before the simulation ended.")
+    assert 1 <= figures["regret"] < 1.5
     assert told["hopeless"]["state"] == "refused"
     assert "earliest finish" in told["hopeless"]["why"]
     assert told["hopeless"]["earliest_finish_s"] == pytest.approx(7_260, abs=20)

@@ -13,6 +13,7 @@ from jobs.errors import LowtideError
 from scheduler.cli.output import FAILED, OK, Json, add_row, client, console, print_json, table
 
 if TYPE_CHECKING:
+    from jobs.client import Client
     from jobs.transport import Address
 
 PARTS = {
@@ -124,6 +125,20 @@ def _answers(address: Address) -> Iterator[Check]:
         yield Check(check="server answers", ok=health.get("status") == "ok", detail=detail)
         server.jobs(limit=1)
         yield Check(check="token", ok=True, detail=f"accepted by {address.url}")
+        yield from _prices(server)
+
+
+def _prices(server: Client) -> Iterator[Check]:
+    try:
+        stale = server.transport.json("GET", "/v1/windows")["stale_prices"]
+    except LowtideError:  # it does not lead, or has only just begun
+        return
+    yield Check(
+        check="prices",
+        ok=not stale,
+        detail=" ".join(stale) or "none is older than its feed allows",
+        remedy="Start again what writes the file of `price_feed`.",
+    )
 
 
 def _disk() -> Check:

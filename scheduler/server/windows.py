@@ -87,8 +87,13 @@ def _listed(
         now_us=now_us,
     )
     said = warnings(listed, flavors=flavors.values(), now_us=now_us)
-    said += stale(snapshot.offers, now_us=now_us)
-    return {"now_us": now_us, "windows": found, "warnings": said}
+    old = stale(snapshot.offers, now_us=now_us)
+    return {
+        "now_us": now_us,
+        "windows": found,
+        "warnings": [*said, *old],
+        "stale_prices": old,
+    }
 
 
 def _learned(context: Context, snapshot: Snapshot) -> list[dict[str, Any]]:

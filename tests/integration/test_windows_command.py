@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scheduler.window_settings import WindowSettings
+from scheduler.cli.app import run
+from scheduler.window_settings import FeedSettings, WindowSettings
 from tests.integration.served import Served, settings, wait_until
 
 pytestmark = pytest.mark.integration
@@ -45,6 +48,30 @@ def test_windows_are_listed_and_tried(served: Served) -> None:
     assert refused.status_code in {400, 422}
     assert "w.yaml, line 2, field 'price_windows.0.regions'" in refused.text
     assert settings().windows == ()
+
+
+def test_an_old_price_is_said_and_found_by_the_doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A feed whose file was written hours ago: its price holds, with its age, and is a finding."""
+    path = tmp_path / "prices.json"
+    path.write_text('{"spot": 0.2, "od": -1}', encoding="utf-8")
+    hours_ago = path.stat().st_mtime - 5 * 3_600
+    os.utime(path, (hours_ago, hours_ago))
+    server = Served(tmp_path / "home", price_feed=FeedSettings(file=str(path)))
+    try:
+        wait_until(lambda: server.http.get("/v1/windows").status_code == 200)
+        (old,) = server.http.get("/v1/windows").json()["stale_prices"]
+        assert old.startswith("The price of spot was last heard ")
+        assert "5.0 h ago: decisions take it as 10 % dearer." in old
+        monkeypatch.setenv("LOWTIDE_HOME", str(tmp_path / "home"))
+        capsys.readouterr()  # the server logs into this process
+        run(["doctor", "--json"])
+        checks = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
+        assert not checks["prices"]["ok"]
+        assert "spot was last heard" in checks["prices"]["detail"]
+    finally:
+        server.stop()
 
 
 def test_applied_windows_hold_at_once_and_after_a_restart(served: Served, tmp_path: Path) -> None:

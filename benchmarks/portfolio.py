@@ -40,8 +40,11 @@ SAMPLES = {
     "held out: week 3, calm": Sample(week=2, seed=5, jobs=150),
 }
 """What is measured. Constants were chosen on the first alone."""
+ALONE_JOBS = 150
+"""The policy for one job weighs every pair of zones: minutes for a larger queue."""
 SLACKS = (1.2, 1.6, 2.4, 4.0)
 CURVE = Sample(week=2, seed=6, jobs=100, days=1)
+CURVE_POLICIES = ("lowtide", "greedy", "uniform-progress", "spot-now")
 
 Row = dict[str, Any]
 
@@ -100,11 +103,19 @@ def _figures(result: Result) -> Row:
 def measure(samples: dict[str, Sample], policies: Iterable[str], data: Path) -> Row:
     """Play every sample under every policy, on two cores."""
     named = (*policies, "bound")
-    tasks = [(name, policy) for name in samples for policy in named]
+    tasks = [
+        (name, policy)
+        for name, sample in samples.items()
+        for policy in named
+        if policy != "alone" or sample.jobs <= ALONE_JOBS
+    ]
     with ProcessPoolExecutor(2) as pool:
         waiting = [pool.submit(run, samples[name], policy, data) for name, policy in tasks]
         rows = dict(zip(tasks, (one.result() for one in waiting), strict=True))
-    return {name: _compared({one: rows[name, one] for one in named}) for name in samples}
+    return {
+        name: _compared({policy: rows[one, policy] for one, policy in tasks if one == name})
+        for name in samples
+    }
 
 
 def _compared(rows: dict[str, Row]) -> Row:
@@ -143,7 +154,7 @@ def main() -> None:
     samples = {name: one for name, one in SAMPLES.items() if name.startswith(asked.only)}
     found: Row = {"samples": measure(samples, asked.policies, data)}
     if not asked.no_curve:
-        found["curve"] = curve(asked.policies, data)
+        found["curve"] = curve([p for p in CURVE_POLICIES if p in asked.policies], data)
     found["mean_ratio"] = round(
         fmean(one["policies"]["lowtide"]["ratio"] for one in found["samples"].values()), 4
     )

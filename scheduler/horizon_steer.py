@@ -25,6 +25,7 @@ _EQUAL_PERMILLE = 1_020
 """A price up to this part of the limit is as good as equal to it."""
 _CLEAR_PERMILLE = 970
 """Below this part of the worth, a start now is better than any other hour that is expected."""
+_STEP_NANOS = 50_000_000
 _RISKY_US = 2 * 3_600_000_000
 """With so much slack, half of what sure capacity costs more counts as the risk of waiting."""
 
@@ -69,7 +70,12 @@ def _steer(case: Case, plan: Horizon, worth: Worth) -> Wish | Wait:
     if not choices:
         return _waits(case, plan)
     listed = sorted(choices, key=lambda choice: choice.key)
-    return replace(start_or_wait(case, listed), worth_nanos=worth.usd_nanos)
+    return replace(start_or_wait(case, listed), worth_nanos=_roughly(worth.usd_nanos))
+
+
+def _roughly(usd_nanos: int) -> int:
+    """Round to a twentieth of a dollar: whose worths are about equal go by their slack."""
+    return max(1, usd_nanos // _STEP_NANOS * _STEP_NANOS)
 
 
 def limit(case: Case, plan: Horizon, worth: Worth) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scheduler.budget_leaving import Settled
+from scheduler.horizon_yield import make_room
 from scheduler.market import Market
 from scheduler.needs import REACTION_US
 from scheduler.placement import Placed, Pools
@@ -25,6 +26,7 @@ def leave(
     moves = preempt(staying, market=market, pools=pools, way=way)
     # Jobs that found no room get that of others, if it pays.
     stops = make_way(placed.without_room, way=way)
+    stops += make_room(placed.without_room, way=way)
     moves.wakes_us += [*settled.wakes_us, *(market.now_us + REACTION_US for _ in stops)]
     moves.preempts = [*settled.preempts, *moves.preempts, *stops]
     return moves

@@ -100,6 +100,11 @@ def waits_for_turn(flavor: str, *, usd_nanos_per_hour: int, until_us: int | None
     )
 
 
+def yields_to(job_id: str) -> str:
+    """A job that has time leaves cheap capacity to one that has less."""
+    return f"Makes room for {job_id}, to which this node is worth more; it has time to wait."
+
+
 def waits_for_capacity(spec: JobSpec, *, late_deadline_us: int | None) -> str:
     """Nothing that is allowed has room."""
     text = f"Waits for capacity: {show_size(spec)}, and every allowed flavor is at its limit"

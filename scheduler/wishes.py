@@ -38,15 +38,16 @@ class Wish:
     in_order: bool = False  # the first choice with room counts, not the cheapest
     latest_us: int | None = None  # latest start on sure capacity, when there is a deadline
     behind: bool = False  # its budget puts it after all others
-    worth_nanos: int = 0  # of a GPU-hour to it, in the plan of the whole queue
+    worth_nanos: int = 0  # of a GPU-hour to it, roughly, in the plan of the whole queue
 
     @property
-    def order(self) -> tuple[int, int, int, int, int, int, str]:
-        """Who goes first: without slack by latest start, then by priority, worth and age."""
+    def order(self) -> tuple[int, int, int, int, int, int, int, str]:
+        """Who goes first: without slack by latest start; then by priority, worth, slack, age."""
         urgent = self.on_net and self.latest_us is not None
         latest_us = (self.latest_us or 0) if urgent else 0
         job = self.job
-        rank = (-job.spec.priority, -self.worth_nanos, job.submitted_us, job.id)
+        planned_us = (self.latest_us or 0) if self.worth_nanos else 0
+        rank = (-job.spec.priority, -self.worth_nanos, planned_us, job.submitted_us, job.id)
         return (not urgent, latest_us, self.behind, *rank)
 
 

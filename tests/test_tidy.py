@@ -116,6 +116,7 @@ PURE = {
     "scheduler.horizon_inflow",
     "scheduler.horizon_model",
     "scheduler.horizon_steer",
+    "scheduler.horizon_yield",
     "scheduler.lowtide",
     "scheduler.market",
     "scheduler.metering",

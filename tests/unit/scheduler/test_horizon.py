@@ -15,7 +15,17 @@ from scheduler.decide import decide
 from scheduler.horizon_keeper import HorizonKeeper, highs
 from scheduler.plan import Plan
 from scheduler.snapshot import Snapshot
-from tests.unit.scheduler.worlds import EXACT, HOUR, S, a_flavor, a_job, a_world, an_offer
+from tests.unit.scheduler.worlds import (
+    EXACT,
+    HOUR,
+    S,
+    a_flavor,
+    a_job,
+    a_node,
+    a_world,
+    an_attempt,
+    an_offer,
+)
 
 PLANNED = replace(EXACT, horizon_ms=900_000)
 CHEAP = a_flavor("spot-cheap", usd=1, max_nodes=1, boot_s=0)
@@ -180,3 +190,24 @@ def test_a_long_queue_shares_rows_and_keeps_its_money() -> None:
     assert horizon.variables < 10_000
     parts = sum(worth.rest_usd_nanos for worth in horizon.worths.values())
     assert abs(parts - horizon.bound_usd_nanos) < 1_000
+
+
+def test_a_job_with_time_yields_spot_to_one_that_would_pay_for_sure_capacity() -> None:
+    """Stopping it costs minutes; the other one would pay four times the price for hours."""
+    spot = a_flavor("spot-only", usd=1, max_nodes=1, boot_s=0)
+    market = (an_offer(spot, room=0), an_offer(SURE))
+    patient = job("patient", work_h=4, deadline_h=80)
+    pressed = job("pressed", work_h=8, deadline_h=9)
+    holder = an_attempt(patient, spot, training_s=0)
+    world = a_world(
+        pressed,
+        now_s=1_800,
+        offers=market,
+        live=(holder,),
+        nodes=(a_node("n1", spot, free=0),),
+        settings=PLANNED,
+    )
+    plan = decide(HorizonKeeper().into(world))
+    assert [one.attempt_id for one in plan.preempts] == [holder.attempt.id]
+    assert "pressed" in plan.preempts[0].sentence
+    assert not decide(world).preempts, "without a plan ahead nobody is asked to yield"

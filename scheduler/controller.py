@@ -42,6 +42,7 @@ from scheduler.metering import Meter
 from scheduler.observe import next_price_us, observe, repriced
 from scheduler.open_intents import OpenIntents
 from scheduler.plan import Plan
+from scheduler.price_book import PriceBook
 from scheduler.reconcile import reconcile
 from scheduler.recorder import Recorder, subject_of
 from scheduler.risk import risk_of, risks_of
@@ -114,6 +115,11 @@ class Controller:
     def risks(self) -> Mapping[str, Mapping[str, Risk]]:
         """What was known of live attempts' evictions lately, by cluster. Safe from any thread."""
         return self._risks
+
+    @property
+    def prices(self) -> PriceBook:
+        """The prices. From other threads only ``base`` and ``with_windows``, which keep nothing."""
+        return self._catalog.prices
 
     @property
     def seen(self) -> Snapshot | None:

@@ -62,6 +62,16 @@ class PriceBook:
             for kind in self._flavors
         }
 
+    def with_windows(self, windows: Iterable[PriceWindow]) -> PriceBook:
+        """Give another book on the same source, for a trial."""
+        return PriceBook(
+            self._source, self._flavors, windows, source_known_ahead=dict(self._known_us)
+        )
+
+    def base(self, flavor: str, at_us: int) -> Price:
+        """Give the price outside of all windows."""
+        return self._source.base(flavor, at_us)
+
     def at(self, flavor: str, at_us: int) -> Price:
         """Give the price at an instant; its ``source`` names the window that made it."""
         base = self._source.base(flavor, at_us)

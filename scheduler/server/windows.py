@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.prices import FlatPrices
 from jobs.events import FlavorLimited
 from jobs.spec import Market
 from scheduler.commands import ApplyWindows
@@ -69,7 +68,7 @@ def trial(body: WindowsBody, context: InContext) -> Response:
     flavors = context.settings.flavors.values()
     asked = parse_windows(body.text, source=body.source, flavors=flavors).windows
     snapshot = seen(context)
-    after = repriced(snapshot, _book(context, asked))
+    after = repriced(snapshot, _prices(context).with_windows(asked))
     moved = changes(starts(snapshot), starts(after))
     saves = sum(one.saves_nanos for one in moved)
     return answer({**_listed(context, asked, after), "changes": moved, "saves_usd_nanos": saves})
@@ -78,11 +77,11 @@ def trial(body: WindowsBody, context: InContext) -> Response:
 def _listed(
     context: Context, listed: tuple[PriceWindow, ...], snapshot: Snapshot
 ) -> dict[str, Any]:
-    flavors, now_us = context.settings.flavors, snapshot.now_us
+    flavors, now_us, prices = context.settings.flavors, snapshot.now_us, _prices(context)
     found = windows_now(
         listed,
         flavors=flavors.values(),
-        base={name: flavor.usd_nanos_per_hour for name, flavor in flavors.items()},
+        base={name: prices.base(name, now_us).usd_nanos_per_hour for name in flavors},
         waiting=starts(snapshot).values(),
         now_us=now_us,
     )
@@ -132,6 +131,5 @@ def _hours(known: Learned, *, flavor: str, nodes: int) -> dict[str, Any]:
     }
 
 
-def _book(context: Context, asked: tuple[PriceWindow, ...]) -> PriceBook:
-    flavors = context.settings.flavors.values()
-    return PriceBook(FlatPrices(flavors), flavors, asked)
+def _prices(context: Context) -> PriceBook:
+    return context.leadership.term().controller.prices

@@ -21,7 +21,7 @@ from scheduler.simulation import Result
 
 _MOST_CELLS = 5_000_000  # for one job of a queue: more would not tighten it much
 _LEAST_CELLS = 20_000
-_DEAR_JOBS = 2_000  # beyond it, the jobs' own bounds are worked out only when asked for
+_DEAR_JOBS = 1_000  # beyond it, the jobs' own bounds are worked out only when asked for
 _SAFE = 1 - 1e-6  # floats; bills are floors of each stretch at a price
 
 
@@ -48,7 +48,7 @@ def lower_bound(result: Result, *, every: bool = False, cells: int = CELLS) -> F
     if not done:
         return Floor(usd=None, kind="dp")
     past = _past(result, done)
-    each = _each(done, past, cells=4 * cells) if every or len(done) <= _DEAR_JOBS else {}
+    each = _each(done, past, cells=cells // 2) if every or len(done) <= _DEAR_JOBS else {}
     if len(done) == 1:  # who shared its nodes with one that was not done paid a share
         best = _bound(done[0], past, alone=len(result.jobs) == 1, cells=cells)
     else:

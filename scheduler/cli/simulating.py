@@ -62,7 +62,7 @@ def simulate(
         str | None, typer.Option(metavar="URL", help="Keep the ledger in this database.")
     ] = None,
     job_bounds: Annotated[
-        bool, typer.Option("--job-bounds", help="Bound each of more than 2,000 jobs, too (slow).")
+        bool, typer.Option("--job-bounds", help="Bound each of more than 1,000 jobs, too (slow).")
     ] = False,
     as_json: Json = False,
 ) -> None:

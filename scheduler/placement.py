@@ -121,7 +121,7 @@ class Placed:
     places: list[Place] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
     wakes_us: list[int] = field(default_factory=list)
-    without_room: list[Wish] = field(default_factory=list)  # of those that wait
+    without_room: list[Wish] = field(default_factory=list)  # they wait, or do with spot on the net
 
 
 def place_all(
@@ -143,6 +143,8 @@ def place_all(
         nodes = pools.take(wish.job.spec, choice.offer)
         place = place_of(wish, choice, nodes=nodes, market=market)
         placed.places.append(budgets.reserved(place, wish, choice, purses=purses, market=market))
+        if wish.on_net and not choice.sure:
+            placed.without_room.append(wish)
         leaves_us = leaves_at_us(wish, choice, market=market)
         if leaves_us is not None:
             placed.wakes_us.append(leaves_us)

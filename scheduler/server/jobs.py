@@ -173,6 +173,12 @@ def _counts(rows: Sequence[JobRow]) -> dict[str, int]:
 @router.get("/{job_id}")
 def job(job_id: str, context: InContext) -> Response:
     """Give a job, its attempts, what each start took (microseconds), and why it is as it is."""
+    first = context.store.job(element_id(job_id, 0))
+    if first is not None:
+        raise UnknownSubjectError(
+            f"'{job_id}' is an array of {first.array.size if first.array else 1} jobs.",
+            remedy=f"List them: `lowtide ls --array {job_id}`, and name one.",
+        )
     row = context.job(job_id)
     explain = {"reason": row.reason, "sentence": row.sentence}
     attempts = context.store.attempts(job_id)

@@ -37,6 +37,7 @@ def test_an_array_is_one_line_that_can_be_opened_and_cancelled(http: httpx.Clien
     assert sum(folded["arrays"][array_id].values()) == 4
     opened = http.get("/v1/jobs", params={"array": array_id}).json()["jobs"]
     assert [row["array"]["index"] for row in opened] == [0, 1, 2, 3]
+    assert "is an array of 4" in http.get(f"/v1/jobs/{array_id}").json()["cause"]
     ended = http.post(f"/v1/jobs/{array_id}/cancel").json()["jobs"]
     assert {row["cancel_requested"] for row in ended} == {True}
     assert http.get("/v1/jobs", params={"array": "nothing"}).status_code == 404

@@ -127,6 +127,17 @@ def test_a_deadline_stops_whom_it_must_whatever_the_priority() -> None:
     assert "whose deadline needs its place" in made.preempts[0].sentence
 
 
+def test_a_deadline_that_starts_on_spot_for_want_of_better_makes_its_room_too() -> None:
+    """Training on spot beats waiting, and whoever holds the sure node makes way for it."""
+    live = (held("a", SURE, node="n1"),)
+    urgent = a_job("u", work="2h", deadline="3h", checkpoint_interval=0)
+    nodes = (a_node("n1", SURE, free=0),)
+    offers = (an_offer(SPOT, room=2), an_offer(SURE, room=0))
+    made = decide(a_world(urgent, live=live, nodes=nodes, now_s=3_600, offers=offers))
+    assert [place.flavor for place in made.places] == ["spot-a"]
+    assert [one.attempt_id for one in made.preempts] == ["a/1"]
+
+
 def test_an_attempt_that_must_leave_spot_makes_its_room() -> None:
     """First somebody leaves sure capacity; then, with room there, it moves."""
     row = {"total_steps": 7_200, "restore_point": a_point(0, at_s=0)}

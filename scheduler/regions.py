@@ -18,6 +18,7 @@ from jobs.durations import US_PER_MS
 from scheduler.market import Choice
 from scheduler.needs import (
     REACTION_US,
+    is_sure,
     latest_spot_start_us,
     latest_start_us,
     work_if_lost_ms,
@@ -62,7 +63,7 @@ def of_waiting(case: Case) -> Picks | None:
 
 def moves(running: Running) -> Move | None:
     """Say whether an attempt that trains on spot should go to another place."""
-    sky = _around(running)
+    sky = _around(running) if _sees_cheaper(running) else None
     if sky is None:
         return None
     here = next((p for p in sky.places if p.choice.flavor.name == running.flavor.name), None)
@@ -148,6 +149,17 @@ def _home(sky: Sky, cheaper: Iterable[Place]) -> int:
     """Give 0 when a start in the cheaper tier needs no egress."""
     here = not sky.home or any(place.choice.flavor.region == sky.home for place in cheaper)
     return 0 if here else 1
+
+
+def _sees_cheaper(running: Running) -> bool:
+    """Whether anything cheaper has room: most attempts need not look any further."""
+    spec, offers = running.job.spec, running.market.offers
+    limit = SAME * offers[running.flavor.name].usd_nanos_per_hour
+    return any(
+        offer.usd_nanos_per_hour < limit and offer.limit >= spec.nodes
+        for offer in running.market.allowed(spec)
+        if not is_sure(offer.flavor)
+    )
 
 
 def _around(running: Running) -> Sky | None:

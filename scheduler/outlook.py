@@ -28,7 +28,7 @@ Bools = NDArray[np.bool_]
 
 _CELLS = 150_000  # most slots x spare slots of a table; who has more gets longer slots
 _PARTS = 3  # slots that a changeover has, if the table can be as fine as that
-_LEAST = 32  # the least size of a table; a larger one says the same of fewer slots
+_LEAST = 64  # the least size of a table; a larger one says the same of fewer slots
 _TELLING = 3  # levels that must have been observed before spells are believed more than counts
 _HORIZON = 4_000 * US_PER_HOUR  # who has more time than this needs no plan
 
@@ -177,8 +177,5 @@ def _slot_us(changeover_us: int, span_us: int, *, work_us: int) -> int:
 
 
 def _up(count: int) -> int:
-    """Give the next of 32, 48, 64, 96, 128, ...: few sizes, so that jobs share tables."""
-    size = _LEAST
-    while size < count:
-        size += size // 3 if size & (size - 1) else size // 2
-    return size
+    """Give the next of 64, 128, 256, ...: few sizes, so that jobs share tables."""
+    return max(_LEAST, 1 << (count - 1).bit_length())

@@ -160,6 +160,28 @@ def test_what_a_probe_told_holds_for_a_pause_that_doubles() -> None:
     assert world.until(1_000) == ["1000 eviction-noticed", "1000 capacity-seen 1"]
 
 
+def test_a_liar_shows_room_and_refuses_every_launch() -> None:
+    """What can be seen stays as it was; only launching tells the truth."""
+    world = World(2)
+    world.driver.lie("spot")
+    assert world.until(0) == ["0 capacity-seen 2"]
+    world.launch("a")
+    assert [told.split()[1] for told in world.until(100)] == ["launch-failed"]
+
+
+def test_a_limit_can_be_changed_at_once() -> None:
+    """As if the series had said so: it is told, and whoever is too many gets the notice."""
+    world = World.with_a_node(2)
+    world.until(5)
+    world.driver.limit_to("spot", 0)
+    told = world.until(100)
+    assert told[0] == "5 capacity-seen 0"
+    assert [line.split()[:2] for line in told[1:]] == [
+        ["5", "eviction-noticed"],
+        ["35", "node-lost"],
+    ]
+
+
 def test_a_falling_limit_takes_the_youngest_with_notice() -> None:
     """Two of three go, youngest first, at the end of their notice; capacity is reported."""
     world = World(3, 1, max_nodes=3, boot_ms=0)

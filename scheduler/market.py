@@ -28,6 +28,7 @@ class Tape:
         prices = [offer.usd_nanos_per_hour, *(price for _, price in offer.next_prices)]
         doubt = offer.price_doubt_permille  # a feed that stopped: nobody relies on an old price
         self._prices = [price + price * doubt // 1_000 for price in prices] if doubt else prices
+        self.lowest_later = min(self._prices[1:], default=self._prices[0])
         self._sums = [0]
         for index in range(1, len(self.starts_us)):
             lasted_us = self.starts_us[index] - self.starts_us[index - 1]

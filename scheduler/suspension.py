@@ -91,13 +91,13 @@ def of_running(running: Running) -> Stop | None:
     left_us = _left_ms(job, attempt, now_us=market.now_us) * US_PER_MS
     if market.now_us - attempt.training_us < again_us or not left_us:
         return look
+    if tape.price(market.now_us) <= tape.lowest_later or not has_room_for_all(job, market=market):
+        return look
     finish_us = _finish_us(running, left_us)
     grid = _Grid(tape, now_us=market.now_us, finish_us=finish_us)
     _, dearest = cheapest_hours(grid.steps(), left_us)
     if tape.price(market.now_us) <= dearest or not grid.count:
         return look  # this hour is one of the cheapest that it needs
-    if not has_room_for_all(job, market=market):
-        return look
     return _stop(running, grid, left_us=left_us, again_us=again_us) or look
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.budget import Action, Budget, Burn, Hours, Period, Threshold
+from jobs.codec import to_data
 from jobs.reasons import Reason
 from jobs.spec import JobSpec
 from jobs.states import AttemptState, JobState
+from scheduler.audit_budgets import overspent
 from scheduler.audit_store import audit_store
 from scheduler.simulation import Result
 from tests.simulation.budget_world import (
@@ -180,6 +183,18 @@ def test_a_price_that_jumps_to_the_cap_passes_no_limit() -> None:
     assert "cannot be finished within this budget" in job.sentence
 
 
+def test_a_price_that_jumps_while_an_attempt_saves_passes_no_limit() -> None:
+    """At 0.50 $ an hour 6 $ last 12 hours; the price jumps to 4 $ half a minute before that."""
+    spec = a_spec(work="14h", gpus=2, markets=["spot"], save="29s", checkpoint_interval="40m")
+    daily = a_budget(limit_usd_nanos=6 * USD)
+    night = (12 * 3_600 - 30) * S
+    scenario = world([(0, spec)], budgets=[daily], prices_usd=[0.5, 4], step_us=night, days=3)
+    result, _ = play(scenario)
+    check(result)
+    found = witness_of(result, list(result.jobs), periods=days(3))
+    assert 5.9 * USD < max(found.most.values()) <= 6 * USD
+
+
 def test_two_submits_at_one_instant_do_not_share_one_dollar() -> None:
     """The day's money is enough for one of two jobs: the other one starts the next day."""
     jobs = [(0, a_spec(work="2h", gpus=2, markets=["on-demand"])) for _ in range(2)]
@@ -209,15 +224,20 @@ def test_all_budgets_of_a_job_must_hold() -> None:
 
 
 def test_a_big_job_is_not_starved_by_small_ones() -> None:
-    """Small jobs come every half hour; the big one needs most of a day's money and gets it."""
-    small = [(n * HOUR // 2, a_spec(work="30m", gpus=2, markets=["on-demand"])) for n in range(60)]
-    big = (HOUR, a_spec(work="2h", gpus=2, markets=["on-demand"], name="big"))
-    result, _ = play(world([*small, big], budgets=[a_budget()], sure_nodes=4, days=30))
+    """Small jobs come all the time; the big one goes first as soon as its money is there."""
+    kinds = {"gpus": 2, "markets": ["on-demand"]}
+    minutes = [day * 1_440 + at for day in range(6) for at in (10, 1_410)]
+    small = [(at * 60 * S, a_spec(work="1h", **kinds)) for at in minutes]
+    big = (HOUR, a_spec(work="130m", name="big", **kinds))
+    result, _ = play(world([*small, big], budgets=[a_budget()], sure_nodes=4))
     check(result)
     one = next(job for job in result.jobs.values() if job.spec.label == "big")
-    assert one.state is JobState.SUCCEEDED
     assert one.ended_us is not None
-    assert one.ended_us < START + 2 * DAY
+    assert one.ended_us < START + DAY + 3 * HOUR
+    passed = [
+        e.sentence for e in reasons(result, "job-deferred") if "waits before it" in e.sentence
+    ]
+    assert passed
 
 
 def test_an_even_burn_spreads_the_money_and_a_deadline_goes_first() -> None:
@@ -316,6 +336,34 @@ def test_a_deprioritised_job_starts_after_the_others() -> None:
     check(result)
     ends = {job.spec.label: job.ended_us or 0 for job in result.jobs.values()}
     assert 0 < ends["other"] < ends["behind"]
+
+
+def _lower_limit(events: list[dict[str, Any]]) -> None:
+    next(e for e in events if e["kind"] == "budget-set")["terms"]["limit_usd_nanos"] //= 2
+
+
+def _longer_reservation(events: list[dict[str, Any]]) -> None:
+    next(e for e in events if e["kind"] == "money-reserved")["until_us"] += 3 * HOUR
+
+
+def _late_roll(events: list[dict[str, Any]]) -> None:
+    next(e for e in events if e["kind"] == "budget-rolled")["spent_usd_nanos"] += 5
+
+
+@pytest.mark.parametrize("forge", [_lower_limit, _longer_reservation, _late_roll])
+def test_the_auditor_finds_a_budget_that_did_not_hold(
+    forge: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """True books are clean; a limit, a reservation or a sum that is not true is named."""
+    spec = a_spec(work="6h", gpus=2, markets=["on-demand"])
+    result, _ = play(world([(0, spec)], budgets=[a_budget()]))
+    check(result)
+    events = [to_data(record.event) for record in result.store.records()]
+    jobs = {job.id: to_data(job) for job in result.jobs.values()}
+    entries = [to_data(entry) for entry in result.store.entries()]
+    assert list(overspent(events, jobs=jobs, entries=entries)) == []
+    forge(events)
+    assert [name for name, _ in overspent(events, jobs=jobs, entries=entries)][0] == "ads"
 
 
 @given(scenes())

@@ -105,6 +105,22 @@ def test_a_price_above_the_cap_is_reserved_anew() -> None:
     assert 0 < HOUR * 10 // 8 - made.until_us < S
 
 
+def test_a_job_that_waits_keeps_its_claim_against_those_behind_it() -> None:
+    """5 $ of 10 are left and 5 may come back: the first job needs 8 $, so the second one waits."""
+    jobs = [a_job("big", work="2h", submitted_s=0), a_job("small", work="30m", submitted_s=1)]
+    view = a_view(a_budget(), reserved_usd_nanos=5 * USD)
+    plan = decide(a_world(*jobs, now_s=2, offers=(an_offer(SURE),), budgets=(view,)))
+    assert plan.places == ()
+    big, small = sorted(plan.defers, key=lambda defer: defer.job_id)
+    assert {big.reason, small.reason} == {Reason.WAITS_FOR_BUDGET}
+    assert "big waits before it" in small.sentence
+    other = a_view(a_budget(limit_usd_nanos=7 * USD), reserved_usd_nanos=2 * USD)
+    plan = decide(a_world(*jobs, now_s=2, offers=(an_offer(SURE),), budgets=(other,)))
+    assert [place.job_id for place in plan.places] == [
+        "small"
+    ]  # nothing comes back for the big one
+
+
 def started(world: World, **spec: object) -> str:
     """Submit a job and bring it to training."""
     job_id = world.submit(**spec)

@@ -3,9 +3,9 @@
 Each job is submitted to a controller that has watched a recorded market for a day; it is quoted
 from what that controller sees, and then the simulation goes on. A good P95 holds for 95 % of the
 jobs, a good P50 for half of them. Halves by zone and by week are printed apart. ``DOUBT``, the one
-constant of quotes, was set beforehand and tuned on none of this; the law of survival that quotes and
-policies share was measured on the tuned zones. How the others of a queue are followed was changed
-once, after both queues had been seen: ``python -m benchmarks.quote_calibration --json``.
+constant of quotes, was set beforehand and tuned on none of this; the law of survival is that of the
+policies, with its own tuned zones. How the others of a queue are followed was changed once, after
+both queues had been seen: ``python -m benchmarks.quote_calibration --json``.
 """
 
 from __future__ import annotations
@@ -325,8 +325,8 @@ NOTES = (
 - Of three zones at once a job hardly ever waits, so a naive quote is nearly exact there and the
   futures, in which zones fail together, are too wide.
 - The queue is what taught most: while the others of a queue kept their nodes whatever spot did,
-  70 % of the finishes of 80 jobs in it were inside P95. Now they are evicted under the same sky, and
-  spot that comes back is theirs first. So the row of the queue is not held out in the strict sense.
+  70 % of the finishes of 80 jobs in it were inside P95. Now they are evicted under the same sky,
+  and spot that comes back is theirs first. So its row is not held out in the strict sense.
 - Work is exact in these replays. A real estimate is not, and its error comes on top.""",
 )
 

@@ -18,6 +18,9 @@ from scheduler.snapshot import LiveAttempt
 from scheduler.victims import Way, price_of_stopping
 from scheduler.wishes import Wish
 
+_LEAST_NANOS = 50_000_000
+"""Worths of a GPU-hour that are nearer than this are equal: the plan is an expectation."""
+
 
 def make_room(wishes: Iterable[Wish], *, way: Way) -> list[Preempt]:
     """Give the stops for planned jobs that found no room on spot, those worth most first."""
@@ -55,7 +58,7 @@ def _victims(
     wanted = job.spec.nodes - way.pools.launchable(choice.flavor.name)
     saved, victims = 0, []
     for value, one in _by_worth(choice, plan, way):
-        if wanted <= 0 or value >= worth:
+        if wanted <= 0 or worth < value + _LEAST_NANOS:
             break
         price = price_of_stopping(one, market=way.market)
         if price is None:

@@ -83,7 +83,7 @@ def handler(kind: str) -> Callable[[Any, Row], Told] | None:
     return None if tell is None else lambda fold, e: tell(fold.rows, e)
 
 
-WATCHED = frozenset(HANDLERS) | {"job-submitted", "attempt-ended"}
+WATCHED = frozenset(HANDLERS) | {"job-submitted", "attempt-leased", "attempt-ended"}
 """The kinds of events that ``overspent`` needs to be told, in order."""
 
 # -- whether they held ---------------------------------------------------------------------
@@ -125,6 +125,12 @@ class _Watch:
     most: int = 0  # that was ever committed of one period
     ceiling: int = 0  # above the limit only after it was lowered below what was committed
     set_us: int = -1
+    before: frozenset[str] = frozenset()  # attempts that held capacity when it was set
+
+    def inherited(self, live: Mapping[str, Row], at_us: int) -> int:
+        """Give what is spent and reserved for attempts that were there when it was set."""
+        found = {name: one for name, one in live.items() if name in self.before}
+        return self.committed(found, at_us)[0]
 
     def committed(self, live: Mapping[str, Row], at_us: int) -> tuple[int, int]:
         """Give what is spent and reserved in this period, and reserved in the next."""
@@ -150,14 +156,18 @@ class _Books:
     spent: Mapping[str, list[tuple[int, int, int]]]  # by job
     watches: dict[str, _Watch] = field(default_factory=dict)
     live: dict[str, Row] = field(default_factory=dict)  # reservations by attempt
+    leased: dict[str, None] = field(default_factory=dict)  # attempts that hold capacity
 
     def tell(self, e: Row) -> Iterator[tuple[str, str]]:
         """Take an event in; give (budget, what is wrong)."""
         match e["kind"]:
             case "job-submitted":
                 self._own(e)
+            case "attempt-leased":
+                self.leased[e["attempt_id"]] = None
             case "attempt-ended":
                 self.live.pop(e["attempt_id"], None)
+                self.leased.pop(e["attempt_id"], None)
             case "money-reserved":
                 job_id = e["attempt_id"].rpartition("/")[0]
                 rate, until_us = e["usd_nanos_per_hour"], e["until_us"]
@@ -182,7 +192,7 @@ class _Books:
             if not watch.hard:
                 continue
             if at_us == watch.set_us:
-                watch.ceiling = max(watch.limit, committed)
+                watch.ceiling = max(watch.limit, watch.inherited(self.live, at_us))
             elif committed <= watch.limit:
                 watch.ceiling = watch.limit
             if committed > watch.ceiling:
@@ -210,7 +220,8 @@ class _Books:
         )
         watch.most = old.most if old is not None else 0
         watch.hard, watch.set_us = terms["hard"], e["at_us"]
-        watch.ceiling = max(limit, watch.committed(self.live, e["at_us"])[0])
+        watch.before = frozenset(self.leased)
+        watch.ceiling = max(limit, watch.inherited(self.live, e["at_us"]))
 
     def _watch(
         self, name: str, owner: Mapping[str, str], later: int, *, limit: int, span: tuple[int, int]

@@ -363,7 +363,7 @@ def test_the_auditor_finds_a_budget_that_did_not_hold(
     entries = [to_data(entry) for entry in result.store.entries()]
     assert list(overspent(events, jobs=jobs, entries=entries)) == []
     forge(events)
-    assert [name for name, _ in overspent(events, jobs=jobs, entries=entries)][0] == "ads"
+    assert next(name for name, _ in overspent(events, jobs=jobs, entries=entries)) == "ads"
 
 
 @given(scenes())

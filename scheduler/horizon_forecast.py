@@ -298,7 +298,9 @@ def _levels(offer: Offer, now_us: int, edges_us: Ints) -> Floats:
     middles_h = ((edges_us[:-1] + edges_us[1:]) / 2 - now_us) / US_PER_HOUR
     young = spell.age_h + YOUNG_H
     lasts = (young / (young + middles_h)) ** (HAZARD * factor)
-    return np.asarray(lasts * offer.limit + (1 - lasts) * _mean_level(offer, now_us))
+    found = np.asarray(lasts * offer.limit + (1 - lasts) * _mean_level(offer, now_us))
+    found[0] = offer.limit  # the first slot is now
+    return found
 
 
 def _mean_level(offer: Offer, now_us: int) -> float:

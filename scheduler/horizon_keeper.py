@@ -1,8 +1,9 @@
 """When the plan ahead is worked out again: by the controller's clock, or when much has changed.
 
-Between two solutions the last one holds. What counts as a change: a job came, the limit of a
-flavor moved, or its price by more than a little. A solution that a limit cut off is dropped and
-the last one holds on until it is stale; then there is none, and each job is decided for itself.
+Between two solutions the last one holds. What counts as a change: a job came, started or ended,
+the limit of a flavor moved, or its price by more than a little. A solution that a limit cut off
+is dropped and the last one holds on until it is stale; then there is none, and each job is decided
+for itself.
 """
 
 from __future__ import annotations
@@ -87,16 +88,18 @@ class HorizonKeeper:
 class _Seen:
     """What the last plan rested on."""
 
-    jobs: frozenset[str]
+    queued: tuple[str, ...]
+    live: tuple[str, ...]
     limits: tuple[tuple[str, int], ...]
     prices: tuple[int, ...]
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> _Seen:
         """Note it."""
-        jobs = (*snapshot.queued, *(live.job for live in snapshot.live))
+        queued = (job.id for job in snapshot.queued if job.deadline_us is not None)
         return cls(
-            jobs=frozenset(job.id for job in jobs if job.deadline_us is not None),
+            queued=tuple(sorted(queued)),
+            live=tuple(sorted(one.attempt.id for one in snapshot.live)),
             limits=tuple((offer.flavor.name, offer.limit) for offer in snapshot.offers),
             prices=tuple(offer.usd_nanos_per_hour for offer in snapshot.offers),
         )
@@ -104,7 +107,7 @@ class _Seen:
     def changed_much(self, now: _Seen) -> bool:
         """Whether what is now makes another plan likely."""
         return (
-            not now.jobs <= self.jobs
+            (now.queued, now.live) != (self.queued, self.live)
             or now.limits != self.limits
             or any(
                 abs(new - old) * 1_000 > old * _MOVED_PERMILLE

@@ -249,9 +249,8 @@ def _held(one: LiveAttempt, *, market: Market) -> Iterator[Block]:
     job, offer = one.job, market.offers.get(one.attempt.flavor)
     if offer is None or not is_sure(offer.flavor) or job.deadline_us is None or not job.work_ms:
         return
-    left_ms = work_if_lost_ms(job, one.attempt, now_us=market.now_us)
-    left_ms = min(left_ms, job.remaining_ms(step=job.step))
-    until_us = market.now_us + guarded_ms(job.spec, left_ms, settings=market.settings) * US_PER_MS
+    left_us = guarded_ms(job.spec, job.remaining_ms(), settings=market.settings) * US_PER_MS
+    until_us = max(market.now_us, _works_since_us(one, offer.flavor) + left_us)
     yield Block(
         job_id=job.id,
         flavor=offer.flavor.name,
@@ -259,6 +258,20 @@ def _held(one: LiveAttempt, *, market: Market) -> Iterator[Block]:
         end_us=until_us,
         room=room(job, offer.flavor),
     )
+
+
+def _works_since_us(one: LiveAttempt, flavor: Flavor) -> int:
+    """Give since when an attempt works, or will, on what its job had left at its restore point.
+
+    Capacity that is sure loses nothing, so its end stands still while the clock runs.
+    """
+    attempt, point = one.attempt, one.job.restore_point
+    if attempt.training_us is None:
+        restores = attempt.number > 1
+        start_ms = overhead_ms(one.job, flavor, restores=restores)
+        return attempt.created_us + start_ms * US_PER_MS
+    mine = point is not None and point.epoch == attempt.number
+    return point.snapshot_us if point is not None and mine else attempt.training_us
 
 
 def room(job: JobRow, flavor: Flavor) -> int:

@@ -20,7 +20,7 @@ from scheduler.affordability import check_affordable
 from scheduler.market import Market
 from scheduler.needs import REACTION_US
 from scheduler.snapshot import Snapshot
-from scheduler.sure_room import Claim, Profile, laid_out, profiles_of
+from scheduler.sure_room import Block, Claim, Profile, laid_out, profiles_of
 
 _MINUTE_US = 60_000_000
 
@@ -57,11 +57,34 @@ def _check_together(rows: Sequence[JobRow], *, snapshot: Snapshot) -> None:
     exact = replace(snapshot.settings, margin_percent=0, margin_ms=0)
     before = replace(snapshot, settings=exact)
     after = _with(rows, before)
+    _check_held(rows, after, before)
     late = _laid_out(after, late=True)
     known = {claim.job_id for claim, _ in _laid_out(before, late=True)} if late else set()
     fresh = [(claim, start_us) for claim, start_us in late if claim.job_id not in known]
     if fresh:
         raise _refusal(fresh, {row.id: row for row in rows}, after=after)
+
+
+def _check_held(rows: Sequence[JobRow], after: Snapshot, before: Snapshot) -> None:
+    """Check that predecessors that hold sure capacity end in time for the new jobs."""
+    old = {block.job_id for block, _ in _overdue(before)}
+    for block, due_us in _overdue(after):
+        if block.job_id not in old:
+            names = ", ".join(f"'{row.spec.label}'" for row in rows if row.spec.after)
+            raise InfeasibleError(
+                f"A deadline of {names} cannot be met: {block.job_id}, which must end before, by "
+                f"{sentences.show_instant(due_us)}, ends at "
+                f"{sentences.show_instant(block.end_us)}.",
+                remedy="Give a later deadline, or less work.",
+            )
+
+
+def _overdue(snapshot: Snapshot) -> list[tuple[Block, int]]:
+    market, jobs = Market(snapshot), claims.open_jobs(snapshot)
+    due = claims.due_us(snapshot, jobs, market=market)
+    blocks, _ = claims.blocks_and_claims(snapshot, jobs, due, market=market)
+    overdue = ((block, due.get(block.job_id, block.end_us)) for block in blocks)
+    return [pair for pair in overdue if pair[0].end_us > pair[1] + REACTION_US]
 
 
 def _with(rows: Sequence[JobRow], snapshot: Snapshot) -> Snapshot:

@@ -97,7 +97,7 @@ def some_jobs(draw: st.DrawFn) -> list[JobSpec]:
                 name=f"job{index}",
                 work=draw(st.sampled_from(("20m", "1h", "3h"))),
                 checkpoint_interval=draw(st.sampled_from((0, "10m"))),
-                deadline=draw(st.sampled_from((None, None, "30h", "60h"))),
+                deadline=draw(st.sampled_from((None, None, "3h", "5h", "9h", "30h"))),
                 priority=draw(st.sampled_from((0, 0, 1, 5))),
                 array=size,
                 max_parallel=None if size is None else draw(st.sampled_from((None, 1, 2))),

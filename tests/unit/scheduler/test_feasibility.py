@@ -68,6 +68,17 @@ def test_a_chain_must_fit_before_the_deadline_of_its_last() -> None:
     check_submit(fits, snapshot=a_world(offers=sure(4)))
 
 
+def test_a_predecessor_on_sure_capacity_must_end_in_time() -> None:
+    """It ends at 2:00 and cannot be quicker: an hour after it does not fit before 2:30."""
+    node = sure(2)[1].flavor
+    first = a_job("a", work="2h", deadline="9h", row={"on_safety_net": True})
+    live = (an_attempt(first, node, training_s=0),)
+    late = a_job("b", work="1h", deadline="2h30m", after=["a"])
+    assert "a, which must end before, by 1 Jan 01:30" in refusal(late, live=live, nodes=2)
+    fits = a_job("b", work="1h", deadline="3h", after=["a"])
+    check_submit([fits], snapshot=a_world(live=live, offers=sure(2), now_s=600))
+
+
 def test_a_cap_makes_turns_that_must_fit() -> None:
     """Four hours one after the other do not fit into three; two at a time they do."""
 

@@ -145,9 +145,11 @@ def main(arguments: Iterable[str] | None = None) -> None:
         "--only", nargs="+", default=[""], help='points that begin so: "deadline 1"'
     )
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--add-to", type=Path, help="JSON of an earlier call: its points stay")
     asked = parser.parse_args(None if arguments is None else list(arguments))
     data = asked.data or Path(__file__).resolve().parents[2] / "shared" / "data"
-    rows = measure(data, only=tuple(asked.only), processes=asked.processes)
+    rows = json.loads(asked.add_to.read_text(encoding="utf-8")) if asked.add_to else []
+    rows += measure(data, only=tuple(asked.only), processes=asked.processes)
     if asked.write_docs:
         DOCS.write_text(published_table.page(rows), encoding="utf-8")
     print(json.dumps(rows, indent=2) if asked.json else published_table.tables(rows))

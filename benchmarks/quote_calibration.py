@@ -318,10 +318,10 @@ NOTES = (
 - Quotes err on the safe side: fewer than 5 % of finishes lie above P95. There are only 20 to 64
   futures, so that a quote stays quick, and the P95 of 20 is nearly the worst of them; and `DOUBT`
   widens every future.
-- P50 is too late where spot lived longer than the law that all policies share believes before it
-  has seen much (most V100 zones), and too early for the largest gang, for which a zone is rarely
-  whole. Both point at the prior of `scheduler/survival.py` rather than at the walk; that was not
-  taken apart further.
+- P50 is too late nearly everywhere (three quarters of the finishes are inside it, half should be):
+  spot mostly lived longer than the law that all policies share believes before it has seen much.
+  That points at the prior of `scheduler/survival.py` rather than at the walk; it was not taken
+  apart further.
 - Of three zones at once a job hardly ever waits, so a naive quote is nearly exact there and the
   futures, in which zones fail together, are too wide.
 - The queue is what taught most: while the others of a queue kept their nodes whatever spot did,

@@ -96,7 +96,7 @@ def of_running(running: Running) -> Stop | None:
     finish_us = _finish_us(running, left_us)
     grid = _Grid(tape, now_us=market.now_us, finish_us=finish_us)
     _, dearest = cheapest_hours(grid.steps(), left_us)
-    if tape.price(market.now_us) <= dearest or not grid.count:
+    if tape.price(market.now_us) < dearest or not grid.count:
         return look  # this hour is one of the cheapest that it needs
     return _stop(running, grid, left_us=left_us, again_us=again_us) or look
 
@@ -154,7 +154,7 @@ def _stop(running: Running, grid: _Grid, *, left_us: int, again_us: int) -> Stop
     stops, stays = course.wait[grid.first], course.stay[grid.first]
     through = grid.cost(left_us)
     saved = through - float(stops)
-    if stops >= stays or saved * _SAVES < through:
+    if stops * _SOONER_PERMILLE > stays * 1_000 or saved * _SAVES < through:
         return None
     slack_us = _latest_us(running, left_us) - resume_us
     if slack_us < leaving_ms(running.flavor, steady=True, settings=market.settings) * US_PER_MS:

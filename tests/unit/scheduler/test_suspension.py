@@ -76,7 +76,7 @@ def test_after_the_stop_it_waits_for_the_hour_that_it_stopped_for() -> None:
 @pytest.mark.parametrize(
     ("case", "change"),
     [
-        ("the cheap hours come too late", {"deadline": "6h"}),
+        ("the cheap hours come too late", {"deadline": "5h"}),
         ("it is on the safety net", {"on_safety_net": True}),
         ("another policy decides", {"settings": replace(EXACT, name="lowest-window")}),
     ],

@@ -159,6 +159,9 @@ def main() -> None:
         fmean(one["policies"]["lowtide"]["ratio"] for one in found["samples"].values()), 4
     )
     found["wall_s"] = round(perf_counter() - began, 1)
+    flags = [f"--only '{asked.only}'"] * bool(asked.only) + ["--no-curve"] * asked.no_curve
+    flags += [f"--policies {' '.join(asked.policies)}"] * (asked.policies != POLICIES)
+    found["command"] = " ".join(["python -m benchmarks.portfolio --write-docs", *flags])
     if asked.write_docs:
         write_docs(found, Path(__file__).resolve().parents[1] / "docs" / "benchmarks")
     print(json.dumps(found, indent=2) if asked.json else "\n".join(_table(found)))

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 _HEAD = f"""# Portfolio: the whole queue planned ahead
 
-Made by `python -m benchmarks.portfolio --write-docs`; do not edit.
+Made by the command at its end; do not edit.
 
 **World.** {len(pw.ZONES)} V100 zones of 2023 (`spot/v100-2023`): each has {pw.POOL} spot nodes of
 one GPU while its availability trace says 1 and none while it says 0, at the real spot price of
@@ -42,7 +42,7 @@ def write_docs(found: Row, folder: Path) -> None:
     if "curve" in found:
         lines += ["## Cost against slack\n", "![Cost against deadline](portfolio.svg)\n"]
         _draw(found["curve"], folder / "portfolio")
-    lines.append(f"All of it took {found['wall_s']} s on two processes.")
+    lines.append(f"`{found['command']}` took {found['wall_s']} s with two processes.")
     (folder / "portfolio.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

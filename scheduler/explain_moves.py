@@ -28,8 +28,9 @@ def _ended(row: JobRow, attempts: tuple[AttemptRow, ...]) -> str:
     if row.deadline_us is None or row.ended_us is None:
         return f"{tries}."
     spare_ms = (row.deadline_us - row.ended_us) // US_PER_MS
-    met = "met with" if spare_ms >= 0 else "missed by"
-    return f"{tries}; its deadline was {met} {show_duration(abs(spare_ms))}."
+    length = show_duration(abs(spare_ms))
+    met = f"met with {length} to spare" if spare_ms >= 0 else f"missed by {length}"
+    return f"{tries}; its deadline was {met}."
 
 
 def _waiting(row: JobRow, *, market: Market) -> str:

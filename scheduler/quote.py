@@ -74,7 +74,7 @@ def quote(snapshot: Snapshot, spec: JobSpec, *, others: bool = True) -> Quote:
         ahead=len(stage.crowd.ahead),
         notes=tuple(notes(spec, quoted, stuck=outcomes[-1].reason)),
         ways=_ways(snapshot, asked) if others else (),
-        curve=_curve(snapshot, asked) if others and spec.work else (),
+        curve=_curve(snapshot, asked, own=quoted) if others and spec.work else (),
     )
 
 
@@ -178,20 +178,21 @@ def _ways(snapshot: Snapshot, spec: JobSpec) -> tuple[QuotedWay, ...]:
     return tuple(found)
 
 
-def _curve(snapshot: Snapshot, spec: JobSpec) -> tuple[QuotedWay, ...]:
-    """Quote other deadlines, the asked one among them, and none at all."""
+def _curve(snapshot: Snapshot, spec: JobSpec, *, own: Quoted) -> tuple[QuotedWay, ...]:
+    """Quote other deadlines, the asked one (its ``own`` quote) among them, and none at all."""
     now_us = snapshot.now_us
     soonest_us = earliest_finish_us(snapshot, spec) - now_us
     mine_us = spec.deadline_us(submitted_us=now_us)
     spans = {round(stretch * soonest_us) for stretch in STRETCHES}
-    spans |= set() if mine_us is None else {mine_us - now_us}
-    found = []
-    for span_us in sorted(spans):
+    found = [] if mine_us is None else [QuotedWay(name="yours", deadline_us=mine_us, quoted=own)]
+    for span_us in sorted(spans - {(mine_us or 0) - now_us}):
         given = spec.model_copy(update={"deadline": span_us // US_PER_MS})
-        name = "yours" if now_us + span_us == mine_us else "deadline"
-        found.append(_way(name, snapshot, given, span_us=_shared_span_us(snapshot, soonest_us)))
-    free = spec.model_copy(update={"deadline": None})
-    return (*found, _way("yours" if mine_us is None else "no deadline", snapshot, free))
+        shared_us = _shared_span_us(snapshot, soonest_us)
+        found.append(_way("deadline", snapshot, given, span_us=shared_us))
+    found.sort(key=lambda way: way.deadline_us or 0)
+    if mine_us is None:
+        return (*found, QuotedWay(name="yours", deadline_us=None, quoted=own))
+    return (*found, _way("no deadline", snapshot, spec.model_copy(update={"deadline": None})))
 
 
 def _shared_span_us(snapshot: Snapshot, soonest_us: int) -> int:

@@ -45,9 +45,8 @@ def add(
     dry_run: o.DryRun = False,
     as_json: Json = False,
 ) -> None:
-    r"""Submit a job at each occurrence; its deadline and budget are each occurrence's own.
+    """Submit a job at each occurrence; its deadline and budget are each occurrence's own.
 
-    \b
     lowtide schedules add train.py --cron '30 2 * * *' --time-zone Europe/Berlin --deadline 6h
     """
     job = {"script": script, "args": args, "gpus": gpus, "nodes": nodes, "deadline": deadline}

@@ -58,10 +58,10 @@ def submit(
     dry_run: o.DryRun = False,
     as_json: Json = False,
 ) -> int:
-    r"""Submit a training job: pack the code, upload it, queue it.
+    """Submit a training job: pack the code, upload it, queue it.
 
-    \b
     lowtide submit train.py --gpus 1 --work 2h --deadline 6h -- --epochs 10
+
     lowtide submit train.py --array 20 --max-parallel 4 -- --seed {index}
     """
     given = {key: value for key, value in locals().items() if key not in NOT_FIELDS}

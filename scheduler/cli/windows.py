@@ -12,7 +12,7 @@ from scheduler.cli.output import Json, add_row, client, console, print_json, tab
 
 
 def windows(context: typer.Context, as_json: Json = False) -> None:
-    """List the price windows: open now or not, the price inside, what it rests on, who waits.
+    """List the price windows: what is open, the price, who waits.
 
     `lowtide windows apply -f FILE --dry-run` shows what other windows would change.
     """

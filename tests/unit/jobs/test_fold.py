@@ -150,7 +150,7 @@ def test_a_stored_history_loads_as_it_was(data: st.DataObject, length: int, tick
 
 
 @pytest.mark.parametrize("to", AttemptState)
-@pytest.mark.parametrize("old", [AttemptState.LEASED, AttemptState.TRAINING, *ATTEMPT_ENDS])
+@pytest.mark.parametrize("old", [AttemptState.LEASED, AttemptState.TRAINING, *sorted(ATTEMPT_ENDS)])
 def test_illegal_moves_of_attempts_are_bugs(old: AttemptState, to: AttemptState) -> None:
     """Every pair outside the table raises with the attempt's story, every pair inside does not."""
     history = History().submit().ready().lease()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,11 @@ def test_the_position_is_short() -> None:
     assert position(flatten([1, 2]).tree) == {}
 
 
-def test_each_manifest_of_a_training_tells_its_origin(tmp_path: Path) -> None:
+def test_each_manifest_of_a_training_tells_its_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Data position of its step, and the restore point that the session began with."""
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     train(tmp_path, steps=3)
     train(tmp_path, steps=7)
     first, second = manifests(tmp_path)

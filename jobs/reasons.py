@@ -18,6 +18,7 @@ class Reason(StrEnum):
     WAITS_FOR_SPOT = "waits-for-spot"
     WAITS_FOR_WINDOW = "waits-for-window"
     WAITS_FOR_TURN = "waits-for-turn"
+    WAITS_FOR_DEADLINES = "waits-for-deadlines"
     WAITS_FOR_BUDGET = "waits-for-budget"
     WAITS_FOR_BOOT = "waits-for-boot"
     WAITS_FOR_JOB = "waits-for-job"
@@ -60,6 +61,7 @@ HELP: dict[Reason, str] = {
     Reason.WAITS_FOR_SPOT: "spot is not available now, and the slack allows waiting for it",
     Reason.WAITS_FOR_WINDOW: "a cheaper window starts inside the slack",
     Reason.WAITS_FOR_TURN: "the plan of the whole queue expects cheaper capacity in the slack",
+    Reason.WAITS_FOR_DEADLINES: "the room that there is is kept for deadlines that need it",
     Reason.WAITS_FOR_BUDGET: "a budget that pays for it has too little left, or no hours now",
     Reason.WAITS_FOR_BOOT: "its nodes are booting",
     Reason.WAITS_FOR_JOB: "a job that it comes after has not ended as it must",

@@ -12,6 +12,13 @@ each deadline is brought forward to what is still in time for all:
 
 Policies and the safety net then work with the earlier instant as if it were the job's own;
 ``JobRow.ahead_us`` keeps what a sentence adds again. Nothing here outlives the cycle.
+
+Starting LATE enough is half of it. The other half: who starts by choice, before it must, may not
+stand in a place that another deadline was laid out for. So while some sure flavor cannot hold all
+open jobs at once, the layout is kept for the cycle (``Market.layout``), and a start by choice has
+to fit into it until its worst end; otherwise that choice is off, and the job waits
+(``scheduler.kept_room``). Who has no deadline gives way in the grace of a drain, for which the
+others ask so much earlier.
 """
 
 from __future__ import annotations
@@ -24,10 +31,19 @@ from cluster.flavors import Flavor
 from jobs.arrays import members
 from jobs.durations import US_PER_MS
 from jobs.rows import JobRow
+from scheduler.layout import Layout
 from scheduler.market import Market
-from scheduler.needs import guarded_ms, is_sure, latest_start_us, overhead_ms, work_if_lost_ms
+from scheduler.needs import (
+    guarded_ms,
+    is_steady,
+    is_sure,
+    latest_start_us,
+    leaving_ms,
+    overhead_ms,
+    work_if_lost_ms,
+)
 from scheduler.snapshot import LiveAttempt, Snapshot
-from scheduler.sure_room import NODE_ROOM, Block, Claim, delays_us
+from scheduler.sure_room import NODE_ROOM, Block, Claim, all_fit, profiles_of
 
 
 def brought_forward(snapshot: Snapshot, *, market: Market) -> Snapshot:
@@ -166,7 +182,13 @@ def _after_crowding(
 ) -> dict[str, int]:
     """Give the due instants of jobs whose latest starts would crowd each other out."""
     blocks, claims = blocks_and_claims(snapshot, jobs, due, market=market)
-    late = delays_us(claims, blocks=blocks, nodes=sure_nodes(market))
+    nodes = sure_nodes(market)
+    late: dict[str, int] = {}
+    if claims and not all_fit(claims, profiles_of(blocks, nodes=nodes)):
+        market.layout = Layout(claims, blocks, nodes=nodes, now_us=market.now_us)
+        late = market.layout.delays_us()
+    elif claims and _may_crowd(jobs.values(), nodes, market=market):
+        market.layout = Layout(claims, blocks, nodes=nodes, now_us=market.now_us)
     grace = _graces_us(snapshot, claims, blocks, market=market)
     return {
         claim.job_id: due[claim.job_id] - delay_us
@@ -175,20 +197,34 @@ def _after_crowding(
     }
 
 
+def _may_crowd(jobs: Iterable[JobRow], nodes: Mapping[str, int], *, market: Market) -> bool:
+    """Whether some sure flavor could not hold all open jobs at once."""
+    wanted = dict.fromkeys(nodes, 0)
+    for job in jobs:
+        for flavor in market.sure_flavors(job.spec):
+            wanted[flavor.name] += room(job, flavor)
+    return any(wanted[name] > count * NODE_ROOM for name, count in nodes.items())
+
+
 def _graces_us(
     snapshot: Snapshot, claims: Iterable[Claim], blocks: Iterable[Block], *, market: Market
 ) -> dict[str, int]:
     """Give the time that others need to save and make way, where a claim counts on their nodes."""
     held = {block.job_id for block in blocks}
-    others = [one for one in snapshot.live if one.job.id not in held]
-    crowded = {one.attempt.flavor for one in others}
+    crowded = {one.attempt.flavor for one in snapshot.live if one.job.id not in held}
+    wanted: dict[str, int] = {}
+    for name, _, wants in (need for claim in claims for need in claim.needs):
+        wanted[name] = wanted.get(name, 0) + wants
+    short = {
+        name
+        for name, wants in wanted.items()
+        if name in crowded and wants > market.offers[name].launchable * NODE_ROOM
+    }
     grace_us = market.settings.drain_grace_ms * US_PER_MS
     return {
         claim.job_id: grace_us
         for claim in claims
-        if all(
-            name in crowded and market.offers[name].launchable == 0 for name, _, _ in claim.needs
-        )
+        if all(name in short for name, _, _ in claim.needs)
     }
 
 
@@ -218,27 +254,55 @@ def sure_nodes(market: Market) -> dict[str, int]:
 
 
 def _claim(job: JobRow, one: LiveAttempt | None, *, due_us: int, market: Market) -> Iterator[Claim]:
-    """Give the job's claim on sure capacity: none without an estimate, or where none is allowed."""
+    """Give the job's claim on sure capacity: none without an estimate, or where none is allowed.
+
+    What is up on spot must find the room as soon as it begins to leave.
+    """
     flavors = market.sure_flavors(job.spec)
     if not flavors or not job.work_ms:
         return
-    work_ms, restores = job.remaining_ms(), job.attempts > 0
-    if one is not None:
-        work_ms = work_if_lost_ms(job, one.attempt, now_us=market.now_us)
-    guarded = guarded_ms(job.spec, work_ms, settings=market.settings)
-    yield Claim(
-        job_id=job.id,
+    if one is None:
+        yield claim_of(job, flavors, due_us=due_us, market=market)
+        return
+    offer = market.offers.get(one.attempt.flavor)
+    yield claim_of(
+        job,
+        flavors,
         due_us=due_us,
-        submitted_us=job.submitted_us,
-        needs=tuple(
-            (
-                flavor.name,
-                (overhead_ms(job, flavor, restores=restores) + guarded) * US_PER_MS,
-                room(job, flavor),
-            )
-            for flavor in flavors
-        ),
+        market=market,
+        spot=None if offer is None else offer.flavor,
+        work_ms=work_if_lost_ms(job, one.attempt, now_us=market.now_us),
+        steady=is_steady(job, one.attempt),
     )
+
+
+def claim_of(
+    job: JobRow,
+    flavors: Iterable[Flavor],
+    *,
+    due_us: int,
+    market: Market,
+    spot: Flavor | None = None,
+    work_ms: int | None = None,
+    steady: bool = False,
+) -> Claim:
+    """Give the claim of a job that waits, or that is up on ``spot``."""
+    settings = market.settings
+    guarded = guarded_ms(
+        job.spec, job.remaining_ms() if work_ms is None else work_ms, settings=settings
+    )
+    restores = spot is not None or job.attempts > 0
+    if spot is not None:
+        guarded += leaving_ms(spot, steady=steady, settings=settings)
+    needs = tuple(
+        (
+            flavor.name,
+            (overhead_ms(job, flavor, restores=restores) + guarded) * US_PER_MS,
+            room(job, flavor),
+        )
+        for flavor in flavors
+    )
+    return Claim(job_id=job.id, due_us=due_us, submitted_us=job.submitted_us, needs=needs)
 
 
 def _held(one: LiveAttempt, *, market: Market) -> Iterator[Block]:

@@ -100,6 +100,7 @@ _PLAIN = {
     Reason.WAITS_FOR_JOB: "the end of the jobs that it comes after",
     Reason.WAITS_FOR_ARRAY: "the end of another element of its array",
     Reason.WAITS_FOR_TURN: "the start of those whose turn is before its own",
+    Reason.WAITS_FOR_DEADLINES: "the end of jobs whose deadlines need the room, or more capacity",
     Reason.WAITS_FOR_BUDGET: "the next period of the budget that pays for it, or a higher limit",
     Reason.RETRY_AFTER_FAILURE: "the end of the pause before it is tried again",
     Reason.HEARTBEAT_LOST: "the end of the pause before it is tried again",

@@ -11,11 +11,15 @@ from cluster.offers import Offer
 from jobs.durations import US_PER_MS
 from jobs.rows import JobRow
 from jobs.spec import JobSpec
+from scheduler.layout import Layout
 from scheduler.needs import at_risk_ms, is_sure, overhead_ms, with_stalls_ms
 from scheduler.snapshot import Snapshot
+from scheduler.survival import Spell, present
 
 MS_PER_HOUR = 3_600_000
 _US_PER_HOUR = MS_PER_HOUR * US_PER_MS
+_LOOK_US = 300 * 1_000_000
+"""Jobs of a queue look around at multiples of this, so that one cycle serves many of them."""
 _MILLION_HOURS_MS = MS_PER_HOUR * 1_000_000
 
 
@@ -95,6 +99,7 @@ class Market:
         self.now_us = snapshot.now_us
         self.settings = snapshot.settings
         self.snapshot = snapshot
+        self.layout: Layout | None = None  # of deadlines that may crowd; see scheduler.claims
         self.room_wanted: dict[str, int] = {}  # by sure flavor; see scheduler.stop_room
         self.horizon = snapshot.horizon
         self.egress_nanos_per_gb = snapshot.egress_nanos_per_gb
@@ -105,6 +110,9 @@ class Market:
         }
         self._allowed: dict[tuple[object, ...], tuple[tuple[Offer, ...], tuple[Flavor, ...]]] = {}
         self._starts: dict[tuple[str, int, int], list[tuple[int, int, int]]] = {}
+        spots = [offer for offer in snapshot.offers if not is_sure(offer.flavor) and offer.limit]
+        self.least_spot_nanos = min((one.usd_nanos_per_hour for one in spots), default=None)
+        self._spells: dict[tuple[int, tuple[str, ...]], Spell] = {}
 
     def allowed(self, spec: JobSpec) -> tuple[Offer, ...]:
         """Give the offers that could ever hold the job's whole gang, in snapshot order."""
@@ -123,6 +131,25 @@ class Market:
             sure = tuple(offer.flavor for offer in offers if is_sure(offer.flavor))
             found = self._allowed[key] = (offers, sure)
         return found
+
+    def spell(self, names: tuple[str, ...], *, nodes: int) -> Spell:
+        """Give the spell of "at least one of these flavors can hold a gang of so many nodes"."""
+        found = self._spells.get((nodes, names))
+        if found is None:
+            offers = [self.offers[name] for name in names]
+            found = self._spells[nodes, names] = present(
+                [offer.levels for offer in offers],
+                nodes=nodes,
+                now_us=self.now_us,
+                up=any(offer.limit >= nodes for offer in offers),
+            )
+        return found
+
+    def again_us(self, in_us: int) -> int:
+        """Give when to look around again: after that time, or a little later with others."""
+        at_us = self.now_us + in_us
+        is_alone = len(self.snapshot.queued) + len(self.snapshot.live) <= 1
+        return at_us if is_alone else -(-at_us // _LOOK_US) * _LOOK_US
 
     def choices(self, job: JobRow) -> Iterator[Choice]:
         """Give a choice for every allowed offer, the price of now first in mind."""

@@ -15,6 +15,7 @@ from jobs.spec import JobSpec
 from jobs.states import NodeState
 from scheduler import budgets
 from scheduler.budget_purses import Purses
+from scheduler.kept_room import is_free, is_late, may_start, without_kept
 from scheduler.market import Choice, Market
 from scheduler.plan import NewNode, Place
 from scheduler.snapshot import NodeView, Snapshot
@@ -135,8 +136,9 @@ def place_all(
         if isinstance(wish, Wait):
             placed.waits.append(wish)
             continue
-        choice = _pick(wish, pools)
+        choice, kept = _pick(wish, pools, market=market)
         if choice is None:
+            wish = without_kept(wish, kept, market=market) if kept else wish
             placed.waits.append(wish.otherwise)
             placed.without_room.append(wish)
             continue
@@ -151,16 +153,24 @@ def place_all(
     return placed
 
 
-def _pick(wish: Wish, pools: Pools) -> Choice | None:
-    """Give the choice with room that comes first: sure before spot on the net, else by cost."""
-    spec = wish.job.spec
-    best: tuple[tuple[int, int], Choice] | None = None
+def _pick(wish: Wish, pools: Pools, *, market: Market) -> tuple[Choice | None, list[Choice]]:
+    """Give the choice that comes first: sure before spot on the net, else by cost.
+
+    It must have room that is not kept for others (``scheduler.kept_room``); what is kept is given
+    as well. Who has no slack left takes what there is.
+    """
+    found: list[tuple[tuple[int, int], Choice]] = []
+    kept: list[Choice] = []
     for rank, choice in enumerate(wish.choices):
-        cost = pools.cost(choice, spec)
-        if cost is None:
-            continue
-        if wish.in_order:
-            return choice
-        if best is None or (cost, rank) < best[0]:
-            best = ((cost, rank), choice)
-    return best[1] if best else None
+        cost = pools.cost(choice, wish.job.spec)
+        if cost is not None:
+            found.append(((0 if wish.in_order else cost, rank), choice))
+        elif not is_free(wish, choice, market=market):
+            kept.append(choice)
+    ordered = [choice for _, choice in sorted(found, key=lambda one: one[0])]
+    for choice in ordered:
+        if may_start(wish.job, choice, market=market):
+            return choice, kept
+    if wish.is_due(market.now_us):
+        return next((one for one in ordered if one.sure or is_late(wish.job, market)), None), []
+    return None, [*ordered, *kept]

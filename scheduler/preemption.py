@@ -15,6 +15,7 @@ from jobs.durations import US_PER_MS
 from jobs.reasons import Reason
 from jobs.states import AttemptState
 from scheduler import sentences
+from scheduler.kept_room import may_be_on_spot
 from scheduler.market import Choice, Market
 from scheduler.needs import (
     REACTION_US,
@@ -129,7 +130,9 @@ def _give_back(one: LiveAttempt, moves: Moves, *, market: Market, pools: Pools) 
 def _takes_spot(one: LiveAttempt, *, market: Market, pools: Pools) -> bool:
     """Whether there is room on spot that nobody else goes back to in this plan."""
     for choice in market.choices(one.job):
-        if not choice.sure and pools.cost(choice, one.job.spec) is not None:
+        if choice.sure or pools.cost(choice, one.job.spec) is None:
+            continue
+        if may_be_on_spot(one.job, choice, market=market):
             pools.take(one.job.spec, choice.offer)
             return True
     return False

@@ -100,6 +100,16 @@ def waits_for_turn(flavor: str, *, usd_nanos_per_hour: int, until_us: int | None
     )
 
 
+def waits_for_deadlines(flavor: str, *, job_id: str | None, due_us: int | None) -> str:
+    """What has room is kept for deadlines that count on it."""
+    if job_id is None or due_us is None:
+        return f"Waits: {flavor} is kept for jobs whose deadlines could be missed otherwise."
+    return (
+        f"Waits: {flavor} is kept for {job_id}, which needs it to be done by "
+        f"{show_instant(due_us)}; it would not be free again in time."
+    )
+
+
 def yields_to(job_id: str) -> str:
     """A job that has time leaves cheap capacity to one that has less."""
     return f"Makes room for {job_id}, to which this node is worth more; it has time to wait."

@@ -1,6 +1,6 @@
 """Sure capacity over time, and how late each deadline may count on it when all do.
 
-``delays_us`` lays claims out backwards: the last deadline first, each as late as the room allows.
+``places`` lays claims out backwards: the last deadline first, each as late as the room allows.
 The layout is a plan that keeps every deadline, so starting no later than it says is safe for all.
 Where everybody fits at once, nothing moves.
 """
@@ -8,7 +8,7 @@ Where everybody fits at once, nothing moves.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 NODE_ROOM = 1 << 20
@@ -83,6 +83,12 @@ class Profile:
                 break
         return start_us
 
+    def has(self, start_us: int, end_us: int, room: int) -> bool:
+        """Whether so much room is free over the whole interval."""
+        first = max(0, bisect_right(self._times, start_us) - 1)
+        last = max(first + 1, bisect_left(self._times, end_us))
+        return all(taken + room <= self.room for taken in self._taken[first:last])
+
     @property
     def fits(self) -> bool:
         """Whether no more is taken than there is, at any time."""
@@ -97,36 +103,44 @@ class Profile:
         return index
 
 
-def delays_us(
-    claims: Sequence[Claim], *, blocks: Iterable[Block], nodes: Mapping[str, int]
-) -> dict[str, int]:
-    """Give how much earlier than alone each claim must start; empty where all fit at once."""
-    profiles = profiles_of(blocks, nodes=nodes)
-    if _all_fit(claims, profiles_of(blocks, nodes=nodes)):
-        return {}
-    return {
-        claim.job_id: max(0, claim.start_us - start_us)
-        for claim, start_us in laid_out(claims, profiles)
-    }
-
-
 def laid_out(
     claims: Iterable[Claim], profiles: Mapping[str, Profile]
-) -> Iterable[tuple[Claim, int]]:
+) -> Iterator[tuple[Claim, int]]:
     """Take room for each claim as late as possible, and give its start (may be in the past)."""
+    return ((claim, block.start_us) for claim, block in places(claims, profiles))
+
+
+def places(
+    claims: Iterable[Claim], profiles: Mapping[str, Profile]
+) -> Iterator[tuple[Claim, Block]]:
+    """Take room for each claim as late as possible, and give which."""
     last_first = sorted(
         claims, key=lambda one: (one.due_us, one.submitted_us, one.job_id), reverse=True
     )
     for claim in last_first:
-        best: tuple[int, str, int, int] | None = None
-        for flavor, wall_us, room in claim.needs:
-            start_us = profiles[flavor].last_start(wall_us, room, before_us=claim.due_us)
-            if start_us is not None and (best is None or (start_us, flavor) > best[:2]):
-                best = (start_us, flavor, wall_us, room)
-        if best is not None:
-            start_us, flavor, wall_us, room = best
-            profiles[flavor].take(start_us, start_us + wall_us, room)
-            yield claim, start_us
+        block = last_place(claim, profiles)
+        if block is not None:
+            profiles[block.flavor].take(block.start_us, block.end_us, block.room)
+            yield claim, block
+
+
+def last_place(claim: Claim, profiles: Mapping[str, Profile]) -> Block | None:
+    """Give the latest room that is free for a claim, None if none ever is."""
+    best: tuple[int, str, int, int] | None = None
+    for flavor, wall_us, room in claim.needs:
+        start_us = profiles[flavor].last_start(wall_us, room, before_us=claim.due_us)
+        if start_us is not None and (best is None or (start_us, flavor) > best[:2]):
+            best = (start_us, flavor, wall_us, room)
+    if best is None:
+        return None
+    start_us, flavor, wall_us, room = best
+    return Block(
+        job_id=claim.job_id,
+        flavor=flavor,
+        start_us=start_us,
+        end_us=start_us + wall_us,
+        room=room,
+    )
 
 
 def profiles_of(blocks: Iterable[Block], *, nodes: Mapping[str, int]) -> dict[str, Profile]:
@@ -137,7 +151,7 @@ def profiles_of(blocks: Iterable[Block], *, nodes: Mapping[str, int]) -> dict[st
     return profiles
 
 
-def _all_fit(claims: Iterable[Claim], profiles: Mapping[str, Profile]) -> bool:
+def all_fit(claims: Iterable[Claim], profiles: Mapping[str, Profile]) -> bool:
     """Whether every claim fits at its latest start, wherever all the others went."""
     for claim in claims:
         for flavor, wall_us, room in claim.needs:

@@ -9,7 +9,7 @@ from jobs.reasons import Reason
 from jobs.rows import AttemptRow, JobRow
 from scheduler import sentences
 from scheduler.market import Choice, Market
-from scheduler.needs import leave_spot_us
+from scheduler.needs import REACTION_US, leave_spot_us
 from scheduler.plan import Defer, Place
 
 
@@ -39,6 +39,10 @@ class Wish:
     latest_us: int | None = None  # latest start on sure capacity, when there is a deadline
     behind: bool = False  # its budget puts it after all others
     worth_nanos: int = 0  # of a GPU-hour to it, roughly, in the plan of the whole queue
+
+    def is_due(self, now_us: int) -> bool:
+        """Whether the slack is used up: it takes what it needs, whoever else counts on it."""
+        return self.on_net and self.latest_us is not None and self.latest_us <= now_us + REACTION_US
 
     @property
     def order(self) -> tuple[int, int, int, int, int, int, int, str]:

@@ -10,6 +10,7 @@ slack shrinks. Money is in units of one slot on spot.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -85,7 +86,7 @@ class Table:
 
 def state(spell: Spell) -> int:
     """Give the index of a spell's state: up by age, then down by age."""
-    return int(states(np.array([spell.age_h]), up=spell.up)[0])
+    return max(0, bisect_right(AGES_H, spell.age_h) - 1) + (0 if spell.up else _AGES)
 
 
 def states(ages_h: NDArray[np.floating[Any]], *, up: bool) -> NDArray[np.int64]:
@@ -115,7 +116,7 @@ def chain(terms: Terms) -> tuple[Floats, Floats]:
     return whole, unbroken
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def solve(terms: Terms, *, slots: int, slack: int) -> Table:
     """Solve backwards from the deadline, for up to so many slots left, of which so many spare.
 

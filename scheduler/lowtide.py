@@ -52,7 +52,7 @@ def by_outlook(case: Case, outlook: Outlook) -> Wish | Wait:
         choices += case.sures
     wish = start_or_wait(case, choices or case.spots, in_order=True)
     in_us = outlook.changes_in_us()
-    wakes = () if in_us is None else (case.now_us + in_us,)
+    wakes = () if in_us is None else (case.market.again_us(in_us),)
     wait = replace(wish.otherwise, wakes_us=(*wish.otherwise.wakes_us, *wakes))
     return replace(wish, otherwise=wait) if choices else wait
 

@@ -20,7 +20,7 @@ from scheduler.needs import (
     overhead_ms,
     work_if_lost_ms,
 )
-from scheduler.survival import US_PER_HOUR, Spell, present
+from scheduler.survival import US_PER_HOUR, Spell
 from scheduler.wishes import Case, Running
 
 Ints = NDArray[np.int64]
@@ -127,7 +127,7 @@ def _outlook(
     changeover_us = overhead_ms(job, spots[0].flavor, restores=True) * US_PER_MS
     changeover_us += at_risk_ms(job.spec, job.work_ms) * US_PER_MS // 2
     slot_us = _slot_us(changeover_us, span_us, work_us=job.work_ms * US_PER_MS)
-    spell = _spell(spots, nodes=job.spec.nodes, now_us=market.now_us)
+    spell = market.spell(tuple(spot.flavor.name for spot in spots), nodes=job.spec.nodes)
     terms = Terms(
         slot_h=slot_us / US_PER_HOUR,
         up_factor=spell.up_factor,
@@ -142,15 +142,6 @@ def _outlook(
     slack = _up(max((span_us - job.work_ms * US_PER_MS) // slot_us, spare))
     table = solve(terms, slots=slots, slack=slack)
     return Outlook(table=table, spell=spell, left=work + spare, spare=spare, slot_us=slot_us)
-
-
-def _spell(spots: tuple[Choice, ...], *, nodes: int, now_us: int) -> Spell:
-    return present(
-        [spot.offer.levels for spot in spots],
-        nodes=nodes,
-        now_us=now_us,
-        up=any(spot.offer.limit >= nodes for spot in spots),
-    )
 
 
 def is_dear(spot: Choice, sure: Choice) -> bool:

@@ -58,7 +58,7 @@ def of_waiting(case: Case) -> Picks | None:
     )
     if sky is None:
         return None
-    return Picks(choices=_picks(sky), again_us=case.now_us + sky.clock.slot_us)
+    return Picks(choices=_picks(sky), again_us=case.market.again_us(sky.clock.slot_us))
 
 
 def moves(running: Running) -> Move | None:
@@ -71,7 +71,7 @@ def moves(running: Running) -> Move | None:
     if to is not None and _in_time(running, to.choice):
         return Move(to=to.choice)
     awaited = here is None or any(p.up and p.rate < SAME * here.rate for p in sky.places)
-    return Move(again_us=sky.clock.now_us + sky.clock.slot_us) if awaited else None
+    return Move(again_us=running.market.again_us(sky.clock.slot_us)) if awaited else None
 
 
 def leaves(running: Running) -> int | None:
@@ -79,7 +79,8 @@ def leaves(running: Running) -> int | None:
     sky = _around(running)
     if sky is None:
         return None
-    return sky.clock.now_us + (0 if _from_sure(sky) is not None else sky.clock.slot_us)
+    goes = _from_sure(sky) is not None
+    return running.market.now_us if goes else running.market.again_us(sky.clock.slot_us)
 
 
 # -- decisions ------------------------------------------------------------------------------
@@ -130,13 +131,18 @@ def _from_sure(sky: Sky) -> Place | None:
 
 def ranked(sky: Sky) -> list[Place]:
     """Give the places with room, the cheapest useful hour first."""
-    worth = _worth_of_slack(sky)
     left_h, lost_h = (us / US_PER_HOUR for us in (sky.clock.left_us, sky.clock.changeover_us))
 
-    def key(place: Place) -> tuple[float, float, str]:
-        return (place.useful(left_h=left_h, lost_h=lost_h, slack_nanos=worth), *place.key)
+    def by_use(slack_nanos: float) -> list[Place]:
+        def key(place: Place) -> tuple[float, float, str]:
+            return (place.useful(left_h=left_h, lost_h=lost_h, slack_nanos=slack_nanos), *place.key)
 
-    return sorted((place for place in sky.places if place.up), key=key)
+        return sorted((place for place in sky.places if place.up), key=key)
+
+    found = by_use(0.0)
+    deaths = [place.deaths(max(0.1, left_h)) for place in found]
+    # Slack adds to each by its deaths: where those are in the same order, its worth is no matter.
+    return found if sorted(deaths) == deaths else by_use(_worth_of_slack(sky))
 
 
 def _worth_of_slack(sky: Sky) -> float:
@@ -155,6 +161,9 @@ def _sees_cheaper(running: Running) -> bool:
     """Whether anything cheaper has room: most attempts need not look any further."""
     spec, offers = running.job.spec, running.market.offers
     limit = SAME * offers[running.flavor.name].usd_nanos_per_hour
+    least = running.market.least_spot_nanos
+    if least is None or least >= limit:
+        return False
     return any(
         offer.usd_nanos_per_hour < limit and offer.limit >= spec.nodes
         for offer in running.market.allowed(spec)
@@ -202,8 +211,10 @@ def _table(
     sky: Sky, cheaper: Sequence[Place], dearer: Sequence[Place], *, here: Place | None = None
 ) -> tuple[Table, tuple[int, int, int, int]]:
     """Give the table of two tiers, and where in it the job stands."""
-    clock, unit = sky.clock, min(place.rate for place in cheaper)
-    slot_h, sure = clock.slot_us / US_PER_HOUR, rate(sky.sures[0], sky.job)
+    clock, sure = sky.clock, rate(sky.sures[0], sky.job)
+    # Spot may be free; prices are then in thousandths of sure capacity's.
+    unit = max(min(place.rate for place in cheaper), sure / 1_000, 1e-9)
+    slot_h = clock.slot_us / US_PER_HOUR
     terms = Terms(
         slot_h=slot_h,
         changeover=round(clock.changeover_us / clock.slot_us, 1),

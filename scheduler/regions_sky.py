@@ -59,9 +59,13 @@ class Place:
             slack_nanos: what an hour of slack is worth.
         """
         ahead_h = max(0.1, min(left_h, _AHEAD_H))
-        expected = expected_changes(self.spell.age_h, self.spell.age_h + ahead_h)
-        deaths = self.spell.up_factor * expected
+        deaths = self.deaths(ahead_h)
         return self.rate + (deaths * lost_h * (self.rate + slack_nanos) + self.egress) / ahead_h
+
+    def deaths(self, ahead_h: float) -> float:
+        """Give how many deaths to expect in so many hours of work."""
+        age_h = self.spell.age_h
+        return self.spell.up_factor * expected_changes(age_h, age_h + min(ahead_h, _AHEAD_H))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +130,7 @@ def sky_of(
         stand_ins=tuple(
             choice
             for choice in spots[len(good) :]
-            if rate(choice, job) < rate(sures[0], job) and _spell(choice, job, market.now_us).up
+            if rate(choice, job) < rate(sures[0], job) and _spell(choice, job, market).up
         ),
         sures=sures,
         home=market.homes.get(job.id, ""),
@@ -144,7 +148,7 @@ def _place(choice: Choice, job: JobRow, market: Market) -> Place:
         choice=choice,
         rate=rate(choice, job),
         levels=_levels(choice, job),
-        spell=_spell(choice, job, market.now_us),
+        spell=_spell(choice, job, market),
         egress=egress_nanos(
             market.egress_nanos_per_gb,
             job.spec,
@@ -169,11 +173,10 @@ def _levels(choice: Choice, job: JobRow) -> Levels:
     return tuple((at_us, int(level >= job.spec.nodes)) for at_us, level in choice.offer.levels)
 
 
-def _spell(choice: Choice, job: JobRow, now_us: int) -> Spell:
+def _spell(choice: Choice, job: JobRow, market: Market) -> Spell:
     offer = choice.offer
-    up = offer.limit >= job.spec.nodes
-    seen = present([_levels(choice, job)], nodes=1, now_us=now_us, up=up)
-    if up and offer.backoff_until_us > now_us:
+    seen = market.spell((offer.flavor.name,), nodes=job.spec.nodes)
+    if offer.limit >= job.spec.nodes and offer.backoff_until_us > market.now_us:
         return Spell(up=False, age_h=0.0, up_factor=seen.up_factor, down_factor=seen.down_factor)
     return seen
 

@@ -79,7 +79,7 @@ def state(age_h: float, *, up: bool) -> int:
     return max(0, found) + (0 if up else _N)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def solve(terms: Terms, *, slots: int, slack: int) -> Table:
     """Solve backwards from the deadline, for up to so many slots left, of which so many spare."""
     model = _Model(terms, spares=slack + 1)

@@ -12,14 +12,14 @@ import argparse
 import json
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from benchmarks.portfolio_docs import write_docs
+from benchmarks.portfolio_docs import HORIZON_MS, write_docs
 from benchmarks.portfolio_worlds import ZONES, Sample, world
 from jobs.spec import NANOS_PER_USD
 from scheduler.bound_lp import several_jobs
@@ -29,7 +29,6 @@ from scheduler.sim_report import add_up
 from scheduler.simulation import Result, Simulation, price_book
 from scheduler.snapshot import PolicySettings
 
-HORIZON_MS = 900_000
 BASELINES = ("greedy", "uniform-progress", "spot-now", "lowest-window", "on-demand")
 POLICIES = ("lowtide", "alone", *BASELINES)
 SAMPLES = {
@@ -40,8 +39,8 @@ SAMPLES = {
     "held out: week 3, calm": Sample(week=2, seed=5, jobs=150),
 }
 """What is measured. Constants were chosen on the first alone."""
-ALONE_JOBS = 150
-"""The policy for one job weighs every pair of zones: minutes for a larger queue."""
+ALONE = ("tuned: week 1", "held out: week 2, three zones", "held out: week 3, calm")
+"""Where the policy for one job is measured too: it takes minutes for a large queue."""
 SLACKS = (1.2, 1.6, 2.4, 4.0)
 CURVE = Sample(week=2, seed=6, jobs=100, days=1)
 CURVE_POLICIES = ("lowtide", "greedy", "uniform-progress", "spot-now")
@@ -100,22 +99,36 @@ def _figures(result: Result) -> Row:
     }
 
 
-def measure(samples: dict[str, Sample], policies: Iterable[str], data: Path) -> Row:
-    """Play every sample under every policy, on two cores."""
+def measure(
+    samples: dict[str, Sample], policies: Iterable[str], data: Path, *, rows_file: Path | None
+) -> Row:
+    """Play every sample under every policy, on two cores; go on from the rows of a file."""
     named = (*policies, "bound")
     tasks = [
         (name, policy)
-        for name, sample in samples.items()
         for policy in named
-        if policy != "alone" or sample.jobs <= ALONE_JOBS
+        for name, sample in samples.items()
+        if policy != "alone" or name in ALONE
     ]
+    rows = _rows(rows_file)
     with ProcessPoolExecutor(2) as pool:
-        waiting = [pool.submit(run, samples[name], policy, data) for name, policy in tasks]
-        rows = dict(zip(tasks, (one.result() for one in waiting), strict=True))
+        missing = [task for task in tasks if task not in rows]
+        asked = {pool.submit(run, samples[name], pol, data): (name, pol) for name, pol in missing}
+        for done in as_completed(asked):
+            rows[asked[done]] = done.result()
+            if rows_file is not None:
+                with rows_file.open("a", encoding="utf-8") as text:
+                    print(json.dumps([*asked[done], done.result()]), file=text)
     return {
         name: _compared({policy: rows[one, policy] for one, policy in tasks if one == name})
         for name in samples
     }
+
+
+def _rows(path: Path | None) -> dict[tuple[str, str], Row]:
+    """Read what was measured before."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
+    return {(name, policy): row for name, policy, row in map(json.loads, lines)}
 
 
 def _compared(rows: dict[str, Row]) -> Row:
@@ -136,7 +149,7 @@ def _compared(rows: dict[str, Row]) -> Row:
 def curve(policies: Iterable[str], data: Path) -> Row:
     """Give cost against deadline / work: the same jobs, all with the same slack."""
     samples = {str(slack): replace(CURVE, slack=slack) for slack in SLACKS}
-    return measure(samples, policies, data)
+    return measure(samples, policies, data, rows_file=None)
 
 
 def main() -> None:
@@ -145,21 +158,23 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--data", type=Path, default=os.environ.get("LOWTIDE_DATA"))
     parser.add_argument("--policies", nargs="+", default=POLICIES)
-    parser.add_argument("--only", default="", help="samples whose name begins so")
+    parser.add_argument("--only", nargs="+", choices=SAMPLES, help="these samples")
+    parser.add_argument("--rows", type=Path, help="keep each result there, and go on from it")
     parser.add_argument("--no-curve", action="store_true", help="leave out cost against slack")
     parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks")
     asked = parser.parse_args()
     data = Path(asked.data or Path(__file__).resolve().parents[2] / "shared" / "data")
     began = perf_counter()
-    samples = {name: one for name, one in SAMPLES.items() if name.startswith(asked.only)}
-    found: Row = {"samples": measure(samples, asked.policies, data)}
+    samples = {name: one for name, one in SAMPLES.items() if name in (asked.only or SAMPLES)}
+    found: Row = {"samples": measure(samples, asked.policies, data, rows_file=asked.rows)}
     if not asked.no_curve:
         found["curve"] = curve([p for p in CURVE_POLICIES if p in asked.policies], data)
     found["mean_ratio"] = round(
         fmean(one["policies"]["lowtide"]["ratio"] for one in found["samples"].values()), 4
     )
     found["wall_s"] = round(perf_counter() - began, 1)
-    flags = [f"--only '{asked.only}'"] * bool(asked.only) + ["--no-curve"] * asked.no_curve
+    only = " ".join(f"'{name}'" for name in asked.only or ())
+    flags = [f"--only {only}"] * bool(only) + ["--no-curve"] * asked.no_curve
     flags += [f"--policies {' '.join(asked.policies)}"] * (asked.policies != POLICIES)
     found["command"] = " ".join(["python -m benchmarks.portfolio --write-docs", *flags])
     if asked.write_docs:

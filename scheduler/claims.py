@@ -69,8 +69,10 @@ def brought_forward(snapshot: Snapshot, *, market: Market) -> Snapshot:
 
 def due_us(snapshot: Snapshot, jobs: Mapping[str, JobRow], *, market: Market) -> dict[str, int]:
     """Give by when each open job must be done for its own, its dependents' and its array's sake."""
-    due = _after_chains(snapshot, jobs, market=market)
-    return due | _after_turns(jobs, due, market=market)
+    own = {job.id: job.deadline_us for job in jobs.values() if job.deadline_us is not None}
+    due = _after_chains(snapshot, jobs, own, market=market)
+    due |= _after_turns(jobs, due, market=market)
+    return _after_chains(snapshot, jobs, due, market=market)  # before an array come all its turns
 
 
 def _moved(job: JobRow, due_us: int) -> JobRow:
@@ -110,10 +112,10 @@ def _surest(job: JobRow, *, market: Market) -> tuple[Flavor, ...]:
 
 
 def _after_chains(
-    snapshot: Snapshot, jobs: Mapping[str, JobRow], *, market: Market
+    snapshot: Snapshot, jobs: Mapping[str, JobRow], known: Mapping[str, int], *, market: Market
 ) -> dict[str, int]:
     """Give each job's due instant, from the ends of all chains to their beginnings."""
-    due = {job.id: job.deadline_us for job in jobs.values() if job.deadline_us is not None}
+    due = dict(known)
     before = _predecessors(snapshot, jobs)
     if not before:
         return due
@@ -143,16 +145,33 @@ def _after_turns(
     jobs: Mapping[str, JobRow], due: Mapping[str, int], *, market: Market
 ) -> dict[str, int]:
     """Give the due instants of elements of capped arrays: each leaves the later ones their turn."""
+    moved: dict[str, int] = {}
+    for ordered in _capped(jobs, due):
+        moved |= _in_turns(ordered, due, market=market)
+    return moved
+
+
+def _capped(jobs: Mapping[str, JobRow], due: Mapping[str, int]) -> list[list[JobRow]]:
+    """Give the open elements with a due instant of each capped array, in the order of turns."""
     arrays: dict[str, list[JobRow]] = {}
     for job in jobs.values():
         if job.array is not None and job.array.max_parallel is not None and job.id in due:
             arrays.setdefault(job.array.id, []).append(job)
-    moved: dict[str, int] = {}
-    for open_ones in arrays.values():
-        # Those that are up go first, then the queue in its order.
-        ordered = sorted(open_ones, key=lambda job: not job.attempt_id)
-        moved |= _in_turns(ordered, due, market=market)
-    return moved
+    # Those that are up go first, then the queue in its order.
+    return [sorted(found, key=lambda job: not job.attempt_id) for found in arrays.values()]
+
+
+def _before(
+    snapshot: Snapshot, jobs: Mapping[str, JobRow], due: Mapping[str, int]
+) -> dict[str, list[str]]:
+    """Give who must have ended before a job may start: its predecessors, and earlier turns."""
+    before = _predecessors(snapshot, jobs)
+    for ordered in _capped(jobs, due):
+        place = ordered[0].array
+        most = len(ordered) if place is None else place.max_parallel or len(ordered)
+        for job, first in zip(ordered[most:], ordered, strict=False):
+            before[job.id] = [*before.get(job.id, ()), first.id]
+    return before
 
 
 def _in_turns(ordered: list[JobRow], due: Mapping[str, int], *, market: Market) -> dict[str, int]:
@@ -184,17 +203,28 @@ def _after_crowding(
     blocks, claims = blocks_and_claims(snapshot, jobs, due, market=market)
     nodes = sure_nodes(market)
     late: dict[str, int] = {}
-    if claims and not all_fit(claims, profiles_of(blocks, nodes=nodes)):
-        market.layout = Layout(claims, blocks, nodes=nodes, now_us=market.now_us)
-        late = market.layout.delays_us()
-    elif claims and _may_crowd(jobs.values(), nodes, market=market):
-        market.layout = Layout(claims, blocks, nodes=nodes, now_us=market.now_us)
+    fit = not claims or all_fit(claims, profiles_of(blocks, nodes=nodes))
+    if not fit or (claims and _may_crowd(jobs.values(), nodes, market=market)):
+        yielding = _yielding(snapshot, blocks, market=market)
+        market.layout = Layout(claims, blocks, nodes=nodes, yielding=yielding, now_us=market.now_us)
+        late = {} if fit else market.layout.delays_us()
     grace = _graces_us(snapshot, claims, blocks, market=market)
     return {
         claim.job_id: due[claim.job_id] - delay_us
         for claim in claims
         if (delay_us := late.get(claim.job_id, 0) + grace.get(claim.job_id, 0))
     }
+
+
+def _yielding(snapshot: Snapshot, blocks: Iterable[Block], *, market: Market) -> dict[str, int]:
+    """Give the room on sure capacity of those that give way to deadlines."""
+    held, found = {block.job_id for block in blocks}, dict[str, int]()
+    for one in snapshot.live:
+        offer = market.offers.get(one.attempt.flavor)
+        if offer is not None and is_sure(offer.flavor) and one.job.id not in held:
+            name = offer.flavor.name
+            found[name] = found.get(name, 0) + room(one.job, offer.flavor)
+    return found
 
 
 def _may_crowd(jobs: Iterable[JobRow], nodes: Mapping[str, int], *, market: Market) -> bool:
@@ -235,8 +265,9 @@ def blocks_and_claims(
     blocks = [block for one in snapshot.live for block in _held(one, market=market)]
     held = {block.job_id for block in blocks}
     attempts = {one.job.id: one for one in snapshot.live}
+    before = _before(snapshot, jobs, due)
     claims = [
-        claim
+        replace(claim, after=tuple(before.get(job_id, ())))
         for job_id, at_us in due.items()
         if job_id not in held
         for claim in _claim(jobs[job_id], attempts.get(job_id), due_us=at_us, market=market)

@@ -87,6 +87,7 @@ def stay(job: JobRow, choice: Choice, *, market: Market) -> Block:
         start_us=start_us,
         end_us=max(end_us, start_us + REACTION_US),
         room=room(job, choice.flavor),
+        yields=job.deadline_us is None,
     )
 
 

@@ -27,14 +27,18 @@ class Layout:
         blocks: Iterable[Block],
         *,
         nodes: Mapping[str, int],
+        yielding: Mapping[str, int],
         now_us: int,
     ) -> None:
-        """Lay the claims out around the blocks."""
-        self._nodes, self._now_us = nodes, now_us
+        """Lay the claims out around the blocks.
+
+        ``yielding`` is the room, by flavor, of those that are up and give way to any claim.
+        """
+        self._nodes, self._yielding, self._now_us = nodes, yielding, now_us
         self._claims = {claim.job_id: claim for claim in claims}
         self._blocks = {block.job_id: block for block in blocks}
         self._left = _MOST_CLAIMS
-        self._profiles, self._places = self._laid_out(self._claims, self._blocks)
+        self._profiles, self._places, self._due = self._laid_out(self._claims, self._blocks)
 
     def delays_us(self) -> dict[str, int]:
         """Give how much earlier than alone each claim must start."""
@@ -45,6 +49,8 @@ class Layout:
 
     def takes(self, block: Block) -> bool:
         """Whether a job may take this room now and all others keep theirs; if so, it is noted."""
+        if block.yields and not self.fits(block):
+            return False
         own = self._places.get(block.job_id)
         profile = self._profiles[block.flavor]
         self._lift(own)
@@ -73,9 +79,8 @@ class Layout:
         return self._noted({**self._claims, claim.job_id: claim}, blocks, known=fits)
 
     def due_us(self, job_id: str) -> int | None:
-        """Give by when the claim of a job is due, None without one."""
-        claim = self._claims.get(job_id)
-        return None if claim is None else claim.due_us
+        """Give by when the claim of a job is due beside all others, None without one."""
+        return self._due.get(job_id)
 
     def start_us(self, job_id: str) -> int | None:
         """Give when the room begins that is laid out for a job, None without any."""
@@ -83,10 +88,15 @@ class Layout:
         return None if place is None else place.start_us
 
     def fits(self, block: Block) -> bool:
-        """Whether this room is free while all others stay where they are."""
+        """Whether this room is free while all others stay where they are.
+
+        To one that gives way, those who do so as well count: else each would be stopped for what
+        the other one took.
+        """
         own = self._places.get(block.job_id)
+        wanted = block.room + (self._yielding.get(block.flavor, 0) if block.yields else 0)
         self._lift(own)
-        fits = self._profiles[block.flavor].has(block.start_us, block.end_us, block.room)
+        fits = self._profiles[block.flavor].has(block.start_us, block.end_us, wanted)
         self._lift(own, back=True)
         return fits
 
@@ -112,10 +122,10 @@ class Layout:
             if self._left < len(claims):
                 return False
             self._left -= len(claims)
-            profiles, found = self._laid_out(claims, blocks)
+            profiles, found, due = self._laid_out(claims, blocks)
             if any(self._is_later(job_id, found) for job_id in claims):
                 return False
-            self._profiles, self._places = profiles, found
+            self._profiles, self._places, self._due = profiles, found, due
         self._claims, self._blocks = claims, blocks
         return True
 
@@ -129,6 +139,10 @@ class Layout:
 
     def _laid_out(
         self, claims: Mapping[str, Claim], blocks: Mapping[str, Block]
-    ) -> tuple[dict[str, Profile], dict[str, Block]]:
+    ) -> tuple[dict[str, Profile], dict[str, Block], dict[str, int]]:
         profiles = profiles_of(blocks.values(), nodes=self._nodes)
-        return profiles, {claim.job_id: block for claim, block in places(claims.values(), profiles)}
+        found: dict[str, Block] = {}
+        due: dict[str, int] = {}
+        for claim, block in places(claims.values(), profiles):
+            found[claim.job_id], due[claim.job_id] = block, claim.due_us
+        return profiles, found, due

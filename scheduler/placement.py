@@ -167,10 +167,13 @@ def _pick(wish: Wish, pools: Pools, *, market: Market) -> tuple[Choice | None, l
             found.append(((0 if wish.in_order else cost, rank), choice))
         elif not is_free(wish, choice, market=market):
             kept.append(choice)
+    due = wish.is_due(market.now_us)
     ordered = [choice for _, choice in sorted(found, key=lambda one: one[0])]
+    if due and not is_late(wish.job, market):
+        ordered = [choice for choice in ordered if choice.sure]
     for choice in ordered:
         if may_start(wish.job, choice, market=market):
             return choice, kept
-    if wish.is_due(market.now_us):
-        return next((one for one in ordered if one.sure or is_late(wish.job, market)), None), []
+    if due:
+        return next(iter(ordered), None), []
     return None, [*ordered, *kept]

@@ -8,8 +8,9 @@ Where everybody fits at once, nothing moves.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 
 NODE_ROOM = 1 << 20
 """The room of a whole node."""
@@ -20,13 +21,15 @@ _EVER_US = -(1 << 62)
 class Claim:
     """A job that must be on sure capacity for a while before an instant.
 
-    ``needs`` are (flavor, microseconds, room) of each flavor that would do.
+    ``needs`` are (flavor, microseconds, room) of each flavor that would do. The jobs in ``after``
+    must have ended before it starts.
     """
 
     job_id: str
     due_us: int
     submitted_us: int
     needs: tuple[tuple[str, int, int], ...]
+    after: tuple[str, ...] = ()
 
     @property
     def start_us(self) -> int:
@@ -43,6 +46,7 @@ class Block:
     start_us: int
     end_us: int
     room: int
+    yields: bool = False  # it gives way to any claim
 
 
 class Profile:
@@ -113,15 +117,31 @@ def laid_out(
 def places(
     claims: Iterable[Claim], profiles: Mapping[str, Profile]
 ) -> Iterator[tuple[Claim, Block]]:
-    """Take room for each claim as late as possible, and give which."""
-    last_first = sorted(
-        claims, key=lambda one: (one.due_us, one.submitted_us, one.job_id), reverse=True
-    )
-    for claim in last_first:
+    """Take room for each claim as late as possible, and give which.
+
+    Who must end before another starts is due when the place of that one begins.
+    """
+    ordered = sorted(claims, key=lambda one: (one.submitted_us, one.job_id), reverse=True)
+    ranks = {claim.job_id: rank for rank, claim in enumerate(ordered)}
+    waiting = dict(enumerate(ordered))
+    last_first = [(-claim.due_us, rank) for rank, claim in waiting.items()]
+    heapify(last_first)
+    while last_first:
+        minus_us, rank = heappop(last_first)
+        claim = waiting.get(rank)
+        if claim is None or claim.due_us != -minus_us:
+            continue  # it became due earlier
+        del waiting[rank]
         block = last_place(claim, profiles)
-        if block is not None:
-            profiles[block.flavor].take(block.start_us, block.end_us, block.room)
-            yield claim, block
+        if block is None:
+            continue
+        profiles[block.flavor].take(block.start_us, block.end_us, block.room)
+        yield claim, block
+        for rank in (ranks[name] for name in claim.after if name in ranks):
+            before = waiting.get(rank)
+            if before is not None and before.due_us > block.start_us:
+                waiting[rank] = replace(before, due_us=block.start_us)
+                heappush(last_first, (-block.start_us, rank))
 
 
 def last_place(claim: Claim, profiles: Mapping[str, Profile]) -> Block | None:
@@ -151,8 +171,12 @@ def profiles_of(blocks: Iterable[Block], *, nodes: Mapping[str, int]) -> dict[st
     return profiles
 
 
-def all_fit(claims: Iterable[Claim], profiles: Mapping[str, Profile]) -> bool:
+def all_fit(claims: Sequence[Claim], profiles: Mapping[str, Profile]) -> bool:
     """Whether every claim fits at its latest start, wherever all the others went."""
+    due_us = {claim.job_id: claim.due_us for claim in claims}
+    for claim in claims:
+        if any(due_us.get(name, claim.start_us) > claim.start_us for name in claim.after):
+            return False
     for claim in claims:
         for flavor, wall_us, room in claim.needs:
             profiles[flavor].take(claim.start_us, claim.start_us + wall_us, room)

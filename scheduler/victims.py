@@ -275,7 +275,7 @@ def make_way(wishes: Iterable[Wish], *, way: Way) -> list[Preempt]:
     lowest = way.lowest_priority()
     stops: list[Preempt] = []
     for wish in wishes if lowest is not None else ():
-        job, urgent = wish.job, wish.on_net and wish.latest_us is not None
+        job, urgent = wish.job, wish.is_due(way.market.now_us)
         if urgent:
             made = way.make(job, [choice for choice in wish.choices if choice.sure])
         elif lowest is not None and job.spec.priority > lowest:

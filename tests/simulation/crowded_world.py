@@ -6,11 +6,24 @@ from random import Random
 
 from jobs.spec import JobSpec
 from scheduler.scenario import Capacity, Scenario
-from tests.simulation.hostile_world import WINDOWS, a_flavor, a_world, up
+from scheduler.windows import PriceWindow
+from tests.simulation.hostile_world import a_flavor, a_world, up
+
+TARIFFS = (
+    PriceWindow(name="early", start_s=3_600, end_s=9_000, price_percent=30),
+    PriceWindow(
+        name="sure", start_s=14_400, end_s=43_200, markets=("on-demand",), price_percent=10
+    ),
+    PriceWindow(name="dear", start_s=7_200, end_s=25_200, markets=("spot",), price_percent=400),
+    PriceWindow(name="night", start_s=72_000, end_s=3_600, tariff_usd_nanos_per_hour=0),
+)
 
 
 def crowded(seed: int, *, tariffs: bool) -> Scenario:
-    """Up to six jobs on one or two sure nodes; spot comes and goes, or does not exist."""
+    """Up to six jobs on one or two sure nodes; spot comes and goes, or does not exist.
+
+    Every start costs some time: stops that cost nothing at all are not what is tested here.
+    """
     random = Random(f"{seed} {tariffs}")
     nodes = random.choice((1, 1, 2))
     boot_s = random.choice((20, 60, 600))
@@ -20,7 +33,7 @@ def crowded(seed: int, *, tariffs: bool) -> Scenario:
         specs,
         at_s=[random.choice((0, random.randrange(30_000))) for _ in specs],
         probe=False,
-        windows=tuple(one for one in WINDOWS if random.random() < 0.5) if tariffs else (),
+        windows=tuple(one for one in TARIFFS if random.random() < 0.5) if tariffs else (),
     )
 
 
@@ -50,7 +63,7 @@ def _spec(random: Random, index: int, *, nodes: int) -> JobSpec:
         work=work_s,
         deadline=None if factor is None else int(work_s * factor) + 2_000,
         setup=random.choice((0, 30)),
-        restore=random.choice((0, 300)),
+        restore=random.choice((30, 300)),
         save=random.choice((0, 0, 20)),
         checkpoint_interval=random.choice((0, 600, None)),
         priority=random.choice((0, 0, 5)),

@@ -23,7 +23,7 @@ from scheduler.claims import claim_of, room
 from scheduler.market import Choice, Market
 from scheduler.needs import REACTION_US, guarded_ms, overhead_ms
 from scheduler.sentences import waits_for_deadlines
-from scheduler.sure_room import Block
+from scheduler.sure_room import Block, Claim
 from scheduler.wishes import Wait, Wish
 
 _EVER_US = 1 << 62
@@ -44,9 +44,12 @@ def may_start(job: JobRow, choice: Choice, *, market: Market) -> bool:
 def is_free(wish: Wish, choice: Choice, *, market: Market) -> bool:
     """Whether others could be asked to make way there: their room would not be kept for others."""
     layout = market.layout
-    if layout is None or not choice.sure or wish.is_due(market.now_us):
+    if layout is None or wish.is_due(market.now_us):
         return True
-    return layout.fits(stay(wish.job, choice, market=market))
+    if choice.sure:
+        return layout.fits(stay(wish.job, choice, market=market))
+    claim = _claim_on_spot(wish.job, choice, market=market)
+    return claim is None or layout.has_place(claim)
 
 
 def is_late(job: JobRow, market: Market) -> bool:
@@ -60,14 +63,18 @@ def is_late(job: JobRow, market: Market) -> bool:
 
 def may_be_on_spot(job: JobRow, choice: Choice, *, market: Market) -> bool:
     """Whether all deadlines keep their room if the job is on spot; if so, it is counted with."""
+    claim = _claim_on_spot(job, choice, market=market)
+    return claim is None or market.layout is None or market.layout.keeps(claim)
+
+
+def _claim_on_spot(job: JobRow, choice: Choice, *, market: Market) -> Claim | None:
+    """Give what the job would claim of sure capacity while it is on spot."""
     layout, sures = market.layout, market.sure_flavors(job.spec)
     if layout is None or job.deadline_us is None or not job.work_ms or not sures:
-        return True
+        return None
     due_us = layout.due_us(job.id)
-    if due_us is None:
-        due_us = job.deadline_us
-    claim = claim_of(job, sures, due_us=due_us, market=market, spot=choice.flavor)
-    return layout.keeps(claim)
+    due_us = job.deadline_us if due_us is None else due_us
+    return claim_of(job, sures, due_us=due_us, market=market, spot=choice.flavor)
 
 
 def stay(job: JobRow, choice: Choice, *, market: Market) -> Block:

@@ -100,6 +100,14 @@ class Layout:
         self._lift(own, back=True)
         return fits
 
+    def has_place(self, claim: Claim) -> bool:
+        """Whether a claim would be in time while all others stay where they are."""
+        own = self._places.get(claim.job_id)
+        self._lift(own)
+        place = last_place(claim, self._profiles)
+        self._lift(own, back=True)
+        return place is not None and place.start_us + REACTION_US >= self._now_us
+
     def first_in(self, block: Block) -> Claim | None:
         """Give the first claim that has its place where a block would be."""
         found = [

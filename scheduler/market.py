@@ -22,6 +22,8 @@ _LOOK_US = 300 * 1_000_000
 """Jobs of a queue look around at multiples of this, so that one cycle serves many of them."""
 _MILLION_HOURS_MS = MS_PER_HOUR * 1_000_000
 
+_Allowed = tuple[tuple[Offer, ...], tuple[Flavor, ...]]
+
 
 class Tape:
     """The known price of an offer over time, with running sums; the last price holds for ever."""
@@ -108,7 +110,8 @@ class Market:
         self.tapes = {
             name: Tape(offer, now_us=snapshot.now_us) for name, offer in self.offers.items()
         }
-        self._allowed: dict[tuple[object, ...], tuple[tuple[Offer, ...], tuple[Flavor, ...]]] = {}
+        self._allowed: dict[tuple[object, ...], _Allowed] = {}
+        self._of_spec: dict[int, tuple[JobSpec, _Allowed]] = {}  # the same, without its rules
         self._starts: dict[tuple[str, int, int], list[tuple[int, int, int]]] = {}
         spots = [offer for offer in snapshot.offers if not is_sure(offer.flavor) and offer.limit]
         self.least_spot_nanos = min((one.usd_nanos_per_hour for one in spots), default=None)
@@ -122,7 +125,10 @@ class Market:
         """Give the allowed flavors that stay ours."""
         return self._of_shape(spec)[1]
 
-    def _of_shape(self, spec: JobSpec) -> tuple[tuple[Offer, ...], tuple[Flavor, ...]]:
+    def _of_shape(self, spec: JobSpec) -> _Allowed:
+        known = self._of_spec.get(id(spec))
+        if known is not None and known[0] is spec:
+            return known[1]
         rules = (spec.markets, spec.accelerators, spec.regions)
         key = (rules, spec.gpus, spec.cpus, spec.memory_gb, spec.nodes)
         found = self._allowed.get(key)
@@ -130,6 +136,7 @@ class Market:
             offers = tuple(offer for offer in self.offers.values() if could_hold(offer, spec))
             sure = tuple(offer.flavor for offer in offers if is_sure(offer.flavor))
             found = self._allowed[key] = (offers, sure)
+        self._of_spec[id(spec)] = (spec, found)
         return found
 
     def spell(self, names: tuple[str, ...], *, nodes: int) -> Spell:

@@ -42,7 +42,7 @@ SAMPLES = {
 ALONE = ("held out: week 2, three zones", "held out: week 3, calm")
 """Where the policy for one job is measured too: it takes minutes for a large queue."""
 SLACKS = (1.2, 1.6, 2.4, 4.0)
-CURVE = Sample(week=2, seed=6, jobs=100, days=1)
+CURVE = Sample(week=2, seed=6, jobs=100)
 CURVE_POLICIES = ("lowtide", "greedy", "uniform-progress", "spot-now")
 
 Row = dict[str, Any]

@@ -15,6 +15,9 @@ HORIZON_MS = 900_000
 """Between two plans, where ours plans ahead."""
 
 _RATIO, _BELOW = 1.10, 10
+_CURVE = """\
+A queue of 100 jobs, for which spot is hardly ever scarce: there slack is worth next to nothing.
+"""
 
 _HEAD = f"""# Portfolio: the whole queue planned ahead
 
@@ -53,7 +56,7 @@ def write_docs(found: Row, folder: Path) -> None:
     """Write ``portfolio.md``, and its picture when the curve was measured."""
     lines = [_HEAD, *_tables(found)]
     if "curve" in found:
-        lines += ["## Cost against slack\n", "![Cost against deadline](portfolio.svg)\n"]
+        lines += ["## Cost against slack\n", _CURVE, "![Cost against deadline](portfolio.svg)\n"]
         _draw(found["curve"], folder / "portfolio")
     lines.append(f"`{found['command']}`; all of it took {found['played_s']} s, two at a time.")
     (folder / "portfolio.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -24,6 +24,7 @@ from scheduler.needs import ASSUMED_INTERVAL_MS
 from scheduler.scenario import Arrival, Capacity, Scenario
 from scheduler.simulation import Simulation
 from scheduler.snapshot import PolicySettings
+from scheduler.windows import PriceWindow
 
 START_US = 1_676_419_200 * US_PER_S
 HOUR_S = 3_600
@@ -233,6 +234,16 @@ def a_world(
     )
 
 
+WINDOWS = (
+    PriceWindow(name="early", start_s=3_600, end_s=9_000, price_percent=30),
+    PriceWindow(
+        name="sure", start_s=14_400, end_s=43_200, markets=("on-demand",), price_percent=10
+    ),
+    PriceWindow(name="dear", start_s=7_200, end_s=25_200, markets=("spot",), price_percent=400),
+    PriceWindow(name="night", start_s=72_000, end_s=3_600, tariff_usd_nanos_per_hour=0),
+)
+
+
 def a_random_world(seed: int, *, jobs: int) -> Scenario:
     """Spot in three places that comes and goes at prices that jump; sure capacity for all jobs."""
     random = Random(seed)
@@ -261,6 +272,7 @@ def a_random_world(seed: int, *, jobs: int) -> Scenario:
         specs,
         at_s=[random.randrange(0, 20_000) for _ in specs],
         probe=random.random() < 0.3,
+        windows=tuple(window for window in WINDOWS if random.random() < 0.3),
         egress_nanos_per_gb={("here", "there"): 10**7},
     )
 

@@ -48,7 +48,7 @@ def relocate(one: LiveAttempt, *, market: Market, pools: Pools) -> Relocation:
                 reason=Reason.PREEMPTED,
                 sentence=sentences.moves_to(offer.flavor.name),
                 grace_ms=market.settings.drain_grace_ms,
-            )
+            ),
         )
     if pools.cost(move.to, spec) is None:
         return Relocation(wake_us=move.again_us)

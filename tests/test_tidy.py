@@ -110,7 +110,6 @@ PURE = {
     "scheduler.endings",
     "scheduler.horizon",
     "scheduler.learned_windows",
-    "scheduler.horizon",
     "scheduler.horizon_forecast",
     "scheduler.horizon_gap",
     "scheduler.horizon_inflow",

@@ -71,8 +71,10 @@ def due_us(snapshot: Snapshot, jobs: Mapping[str, JobRow], *, market: Market) ->
     """Give by when each open job must be done for its own, its dependents' and its array's sake."""
     own = {job.id: job.deadline_us for job in jobs.values() if job.deadline_us is not None}
     due = _after_chains(snapshot, jobs, own, market=market)
-    due |= _after_turns(jobs, due, market=market)
-    return _after_chains(snapshot, jobs, due, market=market)  # before an array come all its turns
+    # Before an array come all its turns, and what comes before it may be an array itself.
+    while turns := _after_turns(jobs, due, market=market):
+        due = _after_chains(snapshot, jobs, due | turns, market=market)
+    return due
 
 
 def _moved(job: JobRow, due_us: int) -> JobRow:
@@ -175,15 +177,17 @@ def _before(
 
 
 def _in_turns(ordered: list[JobRow], due: Mapping[str, int], *, market: Market) -> dict[str, int]:
+    """Let each element be done in time for the one whose turn its end is."""
     place = ordered[0].array
     assert place is not None, f"not an element: {ordered[0].id}"
-    last_us = min(due[job.id] for job in ordered)
+    most = place.max_parallel or len(ordered)
     moved: dict[str, int] = {}
-    for index, job in enumerate(ordered):
-        rounds = (len(ordered) - 1 - index) // (place.max_parallel or len(ordered))
-        flavors = _surest(job, market=market)
-        if rounds and flavors:
-            moved[job.id] = min(due[job.id], last_us - rounds * _whole_us(job, flavors, market))
+    for job, later in zip(ordered[-most - 1 :: -1], ordered[::-1], strict=False):
+        flavors = _surest(later, market=market)
+        if flavors:
+            latest_us = moved.get(later.id, due[later.id]) - _whole_us(later, flavors, market)
+            if latest_us < due[job.id]:
+                moved[job.id] = latest_us
     return moved
 
 

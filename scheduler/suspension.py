@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cluster.flavors import Flavor
 from jobs.durations import US_PER_MS
 from jobs.rows import AttemptRow, JobRow
 from scheduler.market import Choice, Tape, plain_wall_ms, shared
@@ -39,6 +40,9 @@ _SOONER_PERMILLE = 999
 """Of two starts of the same plan the sooner one is taken if it costs no more than this."""
 _CHARGED_PERCENT = 150
 """What a changeover is charged with: its own estimate may be wrong, and it has its own risks."""
+_LEAST_CHANGEOVER_US = 60_000_000
+"""Nothing is free: without this, nodes of our own that boot at once would be left and taken again
+at the same instant."""
 _SAVES = 100
 """A stop saves at least one part in so many of what the rest costs without it."""
 _SLOTS_US = tuple(s * 1_000_000 for s in (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400))
@@ -86,7 +90,7 @@ def of_running(running: Running) -> Stop | None:
     tape = market.tapes[running.flavor.name]
     if len(tape.starts_us) == 1 or attempt.training_us is None or job.deadline_us is None:
         return None
-    again_us = _changeover_us(job, running)
+    again_us = _changeover_us(job, running.flavor)
     look = Stop(wake_us=tape.starts_us[1])
     left_us = _left_ms(job, attempt, now_us=market.now_us) * US_PER_MS
     if market.now_us - attempt.training_us < again_us or not left_us:
@@ -117,9 +121,7 @@ def _split(case: Case, choice: Choice, *, below_nanos: int) -> Later | None:
     if _money(whole, job=job, choice=choice) * 1_000 >= below_nanos * _SPLIT_PERMILLE:
         return None
     first_us = overhead_ms(job, choice.flavor, restores=job.attempts > 0) * US_PER_MS
-    again_us = overhead_ms(job, choice.flavor, restores=True) * US_PER_MS + _leaving_us(
-        job, choice.flavor.idle_release_ms
-    )
+    again_us = _changeover_us(job, choice.flavor)
     course = grid.course(
         need_us - first_us, first_us=first_us, again_us=again_us * _CHARGED_PERCENT // 100
     )
@@ -170,14 +172,10 @@ def _stop(running: Running, grid: _Grid, *, left_us: int, again_us: int) -> Stop
     )
 
 
-def _changeover_us(job: JobRow, running: Running) -> int:
-    overhead = overhead_ms(job, running.flavor, restores=True) * US_PER_MS
-    return overhead + _leaving_us(job, running.flavor.idle_release_ms)
-
-
-def _leaving_us(job: JobRow, idle_release_ms: int) -> int:
-    """Time that is paid for when an attempt leaves: its save, and the node until it is released."""
-    return (job.spec.save + idle_release_ms) * US_PER_MS
+def _changeover_us(job: JobRow, flavor: Flavor) -> int:
+    """Time that is paid for at a stop: the save, the node until it is released, another start."""
+    paid_ms = job.spec.save + flavor.idle_release_ms + overhead_ms(job, flavor, restores=True)
+    return max(_LEAST_CHANGEOVER_US, paid_ms * US_PER_MS)
 
 
 def _left_ms(job: JobRow, attempt: AttemptRow, *, now_us: int) -> int:

@@ -83,21 +83,26 @@ def state(age_h: float, *, up: bool) -> int:
 def solve(terms: Terms, *, slots: int, slack: int) -> Table:
     """Solve backwards from the deadline, for up to so many slots left, of which so many spare."""
     model = _Model(terms, spares=slack + 1)
-    shape = (slots + 1, 2 * _N, 2 * _N, slack + 1)
-    idle, sure = np.zeros((2, *shape), np.uint8), np.zeros((2, *shape), np.uint8)
+    shape = (slots + 1, 2 * _N, 2 * _N, 2, slack + 1)
+    idle, sure = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     dear = np.zeros((slots + 1, 2 * _N, _N, slack + 1), np.uint8)
-    worth = np.zeros(shape, np.float32)
+    worth = np.zeros((slots + 1, 2 * _N, 2 * _N, slack + 1), np.float32)
     for left in range(1, slots + 1):
-        options, stays = model.step(left)
-        for home in (0, 1):
-            best = options[home].min(axis=0)
-            idle[home, left] = options[home].argmin(axis=0)
-            sure[home, left] = np.where(best < stays.sure[home], idle[home, left], Act.SURE)
-        best = options[1].min(axis=0)[:, :_N]
-        dear[left] = np.where(best < stays.dear, idle[1, left][:, :_N], Act.DEAR)
-        values = options[0].min(axis=0)
-        worth[left, :, :, 1:] = values[:, :, :-1] - values[:, :, 1:]
-    return Table(idle=idle, sure=sure, dear=dear, slack=worth)
+        options, best, stays = model.step(left)
+        acts = _first(options, best)
+        idle[left] = acts
+        sure[left] = np.where(best < stays.sure, acts, Act.SURE)
+        dear[left] = np.where(best[:, :_N, 1] < stays.dear, acts[:, :_N, 1], Act.DEAR)
+        worth[left, :, :, 1:] = best[:, :, 0, :-1] - best[:, :, 0, 1:]
+    return Table(idle=np.moveaxis(idle, 3, 0), sure=np.moveaxis(sure, 3, 0), dear=dear, slack=worth)
+
+
+def _first(options: Floats, best: Floats) -> Bytes:
+    """Give the first act that costs least: as argmin, which is slow along the first axis."""
+    acts = np.full(best.shape, len(Act) - 1, np.uint8)
+    for act in reversed(range(len(Act) - 1)):
+        acts[options[act] == best] = act
+    return acts
 
 
 def chain(slot_h: float, *, up_factor: float, down_factor: float) -> tuple[Floats, Floats]:
@@ -123,68 +128,68 @@ class _Stays:
 
     cheap: Floats
     dear: Floats
-    sure: tuple[Floats, Floats]  # by home
+    sure: Floats  # with the axis of homes
 
 
 class _Model:
-    """The costs to go of the last slots on the way backwards; axes: cheap, dear, spare slots."""
+    """The costs to go of the last slots on the way backwards.
+
+    Axes: cheap, dear, home where it matters, spare slots. Who trains in a tier has its home there.
+    """
 
     def __init__(self, terms: Terms, *, spares: int) -> None:
         self._terms = terms
         self._launch = max(1, math.ceil(terms.changeover - 1e-9))  # slots that a launch takes
         self._part = self._launch - terms.changeover  # of a slot that trains in them
         self._cheap, self._dear = (_Chains(tier, terms, self._launch) for tier in _tiers(terms))
-        never = np.full((2 * _N, 2 * _N, spares), _NEVER)
-        never[:, :, 0] = 0.0
-        self._idle = [(never, never)] * self._launch
-        self._ring = [_Stays(never[:_N], never[:, :_N], (never, never))] * self._launch
+        never = np.full((2 * _N, 2 * _N, 2, spares), _NEVER)
+        never[..., 0] = 0.0
+        self._idle = [never] * self._launch
+        self._ring = [_Stays(never[:_N, :, 0], never[:, :_N, 1], never)] * self._launch
+        self._egress = terms.egress * np.array([[0.0], [1.0]])  # to the cheaper tier, by home
 
-    def step(self, left: int) -> tuple[tuple[Floats, Floats], _Stays]:
-        """Go back by one slot; give the costs of each act by home, and of staying."""
+    def step(self, left: int) -> tuple[Floats, Floats, _Stays]:
+        """Go back by one slot; give the costs of each act, the least of them, and of staying."""
         options = self._options(left)
-        idle = options[0].min(axis=0), options[1].min(axis=0)
+        idle: Floats = options.min(axis=0)
         stays = self._stay(left)
         best = _Stays(
-            np.minimum(stays.cheap, idle[0][:_N]),
-            np.minimum(stays.dear, idle[1][:, :_N]),
-            (np.minimum(stays.sure[0], idle[0]), np.minimum(stays.sure[1], idle[1])),
+            np.minimum(stays.cheap, idle[:_N, :, 0]),
+            np.minimum(stays.dear, idle[:, :_N, 1]),
+            np.minimum(stays.sure, idle),
         )
         self._idle = [idle, *self._idle[:-1]]
         self._ring = [best, *self._ring[:-1]]
-        return options, stays
+        return options, idle, stays
 
-    def _options(self, left: int) -> tuple[Floats, Floats]:
-        """Give the costs of the four acts when nothing runs, for both homes."""
-        later, idle, many = self._ring[-1], self._idle[-1], self._launch
-        cheap = many * self._terms.cheap.price + self._launched(
-            _on_cheap(later.cheap, idle[0], self._cheap.boot, self._dear.boot)
-        )
-        dear = many * self._terms.dear.price + self._launched(
-            _on_dear(later.dear, idle[1], self._cheap.boot, self._dear.boot)
-        )
-        found = []
-        for home in (0, 1):
-            options = np.full((len(Act), *idle[0].shape), _NEVER)
-            waits = _both(self._cheap.slot.whole, self._dear.slot.whole, self._idle[0][home])
-            sure = _both(self._cheap.boot.whole, self._dear.boot.whole, later.sure[home])
-            options[Act.WAIT] = _spend(waits, 1)
-            options[Act.CHEAP, :_N] = cheap + self._terms.egress * home
-            options[Act.DEAR, :, :_N] = dear + self._terms.egress * (1 - home)
-            options[Act.SURE] = many * self._terms.sure + self._launched(sure)
-            options[:, :, :, left:] = 0.0  # no work is left from there on
-            found.append(options)
-        return found[0], found[1]
+    def _options(self, left: int) -> Floats:
+        """Give the costs of the four acts when nothing runs."""
+        later, idle, many, terms = self._ring[-1], self._idle[-1], self._launch, self._terms
+        one, other = self._cheap.boot, self._dear.boot
+        cheap = self._launched(_on_cheap(later.cheap, idle[:, :, 0], one, other))
+        dear = self._launched(_on_dear(later.dear, idle[:, :, 1], one, other))
+        sure = self._launched(_both(one.whole, other.whole, later.sure))
+        waits = _both(self._cheap.slot.whole, self._dear.slot.whole, self._idle[0])
+        options = np.full((len(Act), *idle.shape), _NEVER)
+        options[Act.WAIT] = _spend(waits, 1)
+        options[Act.CHEAP, :_N] = many * terms.cheap.price + cheap[:, :, None] + self._egress
+        options[Act.DEAR, :, :_N] = many * terms.dear.price + dear[:, :, None] + self._egress[::-1]
+        options[Act.SURE] = many * terms.sure + sure
+        options[..., left:] = 0.0  # no work is left from there on
+        return options
 
     def _stay(self, left: int) -> _Stays:
         """Give the costs of a slot where the job trains already, and of what follows."""
         later, idle, terms = self._ring[0], self._idle[0], self._terms
         one, other = self._cheap.slot, self._dear.slot
-        cheap = terms.cheap.price + _on_cheap(later.cheap, idle[0], one, other)
-        dear = terms.dear.price + _on_dear(later.dear, idle[1], one, other)
-        sure = tuple(terms.sure + _both(one.whole, other.whole, sure) for sure in later.sure)
-        for costs in (cheap, dear, *sure):
-            costs[:, :, left:] = 0.0
-        return _Stays(cheap, dear, (sure[0], sure[1]))
+        stays = _Stays(
+            terms.cheap.price + _on_cheap(later.cheap, idle[:, :, 0], one, other),
+            terms.dear.price + _on_dear(later.dear, idle[:, :, 1], one, other),
+            terms.sure + _both(one.whole, other.whole, later.sure),
+        )
+        for costs in (stays.cheap, stays.dear, stays.sure):
+            costs[..., left:] = 0.0
+        return stays
 
     def _launched(self, costs: Floats) -> Floats:
         """Spend a launch: between the neighbouring amounts of work that are done in its slots."""
@@ -225,8 +230,8 @@ def _tiers(terms: Terms) -> tuple[Tier, Tier]:
 
 def _both(cheap: Floats, dear: Floats, costs: Floats) -> Floats:
     """Expect over what both tiers do."""
-    mixed = (cheap @ costs.reshape(len(costs), -1)).reshape(len(cheap), *costs.shape[1:])
-    found: Floats = dear @ mixed
+    mixed = (cheap @ costs.reshape(len(costs), -1)).reshape(len(cheap), costs.shape[1], -1)
+    found: Floats = (dear @ mixed).reshape(len(cheap), len(dear), *costs.shape[2:])
     return found
 
 
@@ -251,5 +256,5 @@ def _spend(costs: Floats, slots: int) -> Floats:
     if not slots:
         return costs
     shifted = np.full_like(costs, _NEVER)
-    shifted[:, :, slots:] = costs[:, :, :-slots]
+    shifted[..., slots:] = costs[..., :-slots]
     return shifted

@@ -22,16 +22,6 @@ settings.register_profile(
 settings.load_profile("lowtide")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where two workers share the tests, those of real processes go to one of them, in a row.
-
-    Two Ray clusters at once are more than two cores carry.
-    """
-    for item in items:
-        if item.get_closest_marker("integration"):
-            item.add_marker(pytest.mark.xdist_group("real"))
-
-
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The real traces: `LOWTIDE_DATA`, or `../shared/data` beside a checkout; else skip."""

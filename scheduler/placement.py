@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cluster.offers import Offer
 from jobs.spec import JobSpec
-from jobs.states import NodeState
+from jobs.states import AttemptState, NodeState
 from scheduler import budgets
 from scheduler.budget_purses import Purses
 from scheduler.kept_room import is_free, is_late, may_start, without_kept
@@ -36,6 +36,8 @@ class Pools:
         self._rooms: dict[str, list[_Room]] = {}
         self._launchable = {offer.flavor.name: offer.launchable for offer in snapshot.offers}
         self._full: dict[_Shape, None] = {}
+        self._held: dict[str, None] = {}  # nodes that a gang waits for; nobody else gets them
+        self._leaving = _leaving(snapshot)
         self.new_nodes: list[NewNode] = []
         for view in snapshot.nodes:
             if is_open(view) and (view.free_milli or not view.row.gpu_milli):
@@ -64,6 +66,28 @@ class Pools:
         """Give what is free on each node of a flavor: GPU thousandths and cores."""
         rooms = self._rooms.get(flavor, ())
         return {node: (milli, cpus) for milli, _, cpus, node in rooms}
+
+    def hold(self, spec: JobSpec, flavor: str) -> bool:
+        """Keep for a gang the nodes that have room for it as soon as those that leave have left.
+
+        Else whoever made way at once takes the place again, while the others still save.
+        """
+        free, has = self.free(flavor), self._best_fit_of(spec, flavor)
+        ready = {node for *_, node in has}
+        fitting = [
+            node
+            for node, (name, milli, cpus) in self._leaving.items()
+            if name == flavor
+            and node not in self._held
+            and node not in ready
+            and free.get(node, (0, 0))[0] + milli >= spec.gpu_milli
+            and free.get(node, (0, 0))[1] + cpus >= spec.cpus
+        ]
+        rest = spec.nodes - self._launchable.get(flavor, 0) - len(has)
+        if not 0 < rest <= len(fitting):
+            return False
+        self._held |= dict.fromkeys(fitting[:rest])
+        return True
 
     def launchable(self, flavor: str) -> int:
         """Give how many nodes of a flavor may still be launched in this cycle."""
@@ -99,14 +123,33 @@ class Pools:
 
     def _best_fit(self, spec: JobSpec, offer: Offer) -> list[_Room]:
         """Give up to a gang's number of rooms, the tightest first."""
-        rooms = self._rooms.get(offer.flavor.name, [])
+        return self._best_fit_of(spec, offer.flavor.name)
+
+    def _best_fit_of(self, spec: JobSpec, flavor: str) -> list[_Room]:
+        rooms = self._rooms.get(flavor, [])
         found: list[_Room] = []
         for index in range(bisect_left(rooms, (spec.gpu_milli,)), len(rooms)):
-            if rooms[index][2] >= spec.cpus:
+            if rooms[index][2] >= spec.cpus and rooms[index][3] not in self._held:
                 found.append(rooms[index])
                 if len(found) == spec.nodes:
                     break
         return found
+
+
+def _leaving(snapshot: Snapshot) -> dict[str, tuple[str, int, int]]:
+    """Give what attempts that drain will leave on nodes that stay: flavor, milli, cores."""
+    going = [one for one in snapshot.live if one.attempt.state is AttemptState.DRAINING]
+    if not going:
+        return {}
+    stay = {view.row.id: view.row.flavor for view in snapshot.nodes if is_open(view)}
+    found: dict[str, tuple[str, int, int]] = {}
+    for one in going:
+        for node in one.attempt.node_ids:
+            if node in stay:
+                _, milli, cpus = found.get(node, ("", 0, 0))
+                held = (milli + one.attempt.gpu_milli, cpus + one.job.spec.cpus)
+                found[node] = (stay[node], *held)
+    return found
 
 
 def is_open(view: NodeView) -> bool:
@@ -138,6 +181,9 @@ def place_all(
             continue
         choice, kept = _pick(wish, pools, market=market)
         if choice is None:
+            for one in wish.choices:
+                if pools.hold(wish.job.spec, one.flavor.name):
+                    break
             wish = without_kept(wish, kept, market=market) if kept else wish
             placed.waits.append(wish.otherwise)
             placed.without_room.append(wish)

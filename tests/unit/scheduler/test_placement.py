@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.rows import JobRow
-from jobs.states import NodeState
+from jobs.states import AttemptState, NodeState
 from scheduler.decide import decide
 from scheduler.plan import Defer, Place, Plan
 from scheduler.snapshot import Snapshot
-from tests.unit.scheduler.worlds import a_flavor, a_job, a_node, a_world, an_offer
+from tests.unit.scheduler.worlds import a_flavor, a_job, a_node, a_world, an_attempt, an_offer
 
 SPOT = a_flavor("spot-a", gpu_milli=4_000)
 SURE = a_flavor("sure", usd=4, gpu_milli=4_000)
@@ -53,6 +53,16 @@ def test_a_gang_does_not_mix_flavors() -> None:
     nodes = (a_node("n1", SPOT), a_node("n2", other))
     offers = (an_offer(SPOT, room=0), an_offer(other, room=0))
     assert not decide(a_world(a_job("a", nodes=2), offers=offers, nodes=nodes)).places
+
+
+def test_room_that_is_being_made_is_kept_for_whom_it_is_made() -> None:
+    """A smaller job does not slip in while the last attempt on the node still saves."""
+    leaves = an_attempt(a_job("old", gpus=2), SPOT, training_s=0, state=AttemptState.DRAINING)
+    jobs = (a_job("big", gpus=4, priority=5), a_job("small", gpus=1))
+    world = {"offers": (an_offer(SPOT, room=0),), "nodes": (a_node("n1", SPOT, free=2_000),)}
+    assert not decide(a_world(*jobs, live=(leaves,), **world)).places
+    plan = decide(a_world(*jobs, **world))  # nobody leaves, so nothing is kept
+    assert [place.job_id for place in plan.places] == ["small"]
 
 
 def test_nodes_that_come_up_take_jobs_and_those_that_go_do_not() -> None:

@@ -59,7 +59,10 @@ def test_room_that_is_being_made_is_kept_for_whom_it_is_made() -> None:
     """A smaller job does not slip in while the last attempt on the node still saves."""
     leaves = an_attempt(a_job("old", gpus=2), SPOT, training_s=0, state=AttemptState.DRAINING)
     jobs = (a_job("big", gpus=4, priority=5), a_job("small", gpus=1))
-    world = {"offers": (an_offer(SPOT, room=0),), "nodes": (a_node("n1", SPOT, free=2_000),)}
+    world: dict[str, Any] = {
+        "offers": (an_offer(SPOT, room=0),),
+        "nodes": (a_node("n1", SPOT, free=2_000),),
+    }
     assert not decide(a_world(*jobs, live=(leaves,), **world)).places
     plan = decide(a_world(*jobs, **world))  # nobody leaves, so nothing is kept
     assert [place.job_id for place in plan.places] == ["small"]
